@@ -1,0 +1,27 @@
+# Two commands on a fresh machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+.venv/oracles: .venv/installed tests/requirements-oracles.txt
+	$(BIN)/pip install --quiet --requirement tests/requirements-oracles.txt
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/neutok tokenize --corpus folder --input pipeline/sample --codec distill-neucodec --weights seeded --output out/demo
+	$(BIN)/neutok inspect out/demo
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+test: .venv/oracles lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv out

@@ -1,0 +1,1 @@
+"""The layers, each where the paper names it."""

@@ -1,0 +1,1 @@
+"""The commands: options, actors pinned to GPUs, retries, progress."""

@@ -1,0 +1,1 @@
+"""Corpus -> stream -> shard -> Hub, as plain functions and iterators."""

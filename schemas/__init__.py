@@ -1,0 +1,1 @@
+"""The records every room agrees on: no tensors, no files, no machines."""
