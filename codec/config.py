@@ -119,6 +119,11 @@ class CodecConfig:
     extra_frames: int = 0
 
     def __post_init__(self) -> None:
+        if self.semantic is not None and (self.hop_length, self.input_rate) != (320, 16_000):
+            raise ValueError(
+                f"the semantic encoders give 50 frames per second of 16 kHz sound, not {self.input_rate} Hz in hops of "
+                f"{self.hop_length}; choose strides whose product is 320, or leave the semantic branch out"
+            )
         if (self.input_rate * self.decoder.hop_length) % self.hop_length:
             raise ValueError(
                 f"a decoder hop of {self.decoder.hop_length} for an encoder hop of {self.hop_length} at "

@@ -1,0 +1,63 @@
+"""BigCodec's acoustic encoder: waveform -> features, halving the rate and doubling the width block by block.
+
+Source: BigCodec (arXiv 2409.05377) as NeuCodec publishes it, weight norms folded.
+"""
+
+from torch import Tensor, nn
+
+from codec.config import BigCodecConfig
+from codec.nn.activations import SnakeBeta
+from codec.nn.layers import Conv1d
+from codec.nn.masking import zero_tail
+
+
+class BigCodecEncoder(nn.Module):
+    def __init__(self, config: BigCodecConfig) -> None:
+        super().__init__()
+        self.hop_length = config.hop_length
+        width = config.width
+        self.first = Conv1d(1, width, 7, padding=3)
+        self.blocks = nn.ModuleList()
+        for stride in config.strides:
+            self.blocks.append(Block(width, stride, config.dilations))
+            width *= 2
+        self.act = SnakeBeta(width)
+        self.last = Conv1d(width, config.out_width, 3, padding=1)
+
+    def forward(self, waveforms: Tensor, num_hops: Tensor | None = None) -> Tensor:
+        """waveforms [B, 1, hops x hop length] -> [B, hops, C]; past a row's own hops lies anything."""
+        num_valid = None if num_hops is None else num_hops * self.hop_length
+        x = self.first(zero_tail(waveforms, num_valid, 2))
+        for block in self.blocks:
+            x = block(x, num_valid)
+            num_valid = None if num_valid is None else num_valid // block.stride
+        # no convolution needs a mask here: each follows an activation, which leaves zeros past a row's own length
+        return self.last(self.act(x, num_valid)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Residual units, then a strided convolution to twice the width."""
+
+    def __init__(self, width: int, stride: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.units = nn.ModuleList(ResidualUnit(width, dilation) for dilation in dilations)
+        self.act = SnakeBeta(width)
+        self.down = Conv1d(width, 2 * width, 2 * stride, stride=stride, padding=stride // 2 + stride % 2)
+
+    def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
+        for unit in self.units:
+            x = unit(x, num_valid)
+        return self.down(self.act(x, num_valid))
+
+
+class ResidualUnit(nn.Module):
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.act1 = SnakeBeta(width)
+        self.conv1 = Conv1d(width, width, 7, dilation=dilation, padding=3 * dilation)
+        self.act2 = SnakeBeta(width)
+        self.conv2 = Conv1d(width, width, 1)
+
+    def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
+        return x + self.conv2(self.act2(self.conv1(self.act1(x, num_valid)), num_valid))

@@ -1,0 +1,116 @@
+"""w2v-BERT 2.0 as a frozen reader of speech: conformer layers up to the one whose output the codec uses.
+
+Source: w2v-BERT 2.0 (arXiv 2312.05187) with the sizes of its published checkpoint.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import glu, pad, scaled_dot_product_attention, silu
+
+from codec.config import W2VBertConfig
+from codec.nn.fbank import fbank
+from codec.nn.layers import Conv1d, Linear
+from codec.nn.masking import is_valid
+
+
+class W2VBert(nn.Module):
+    def __init__(self, config: W2VBertConfig, hop_length: int = 320) -> None:
+        super().__init__()
+        self.config = config
+        self.hop_length = hop_length
+        self.norm = nn.LayerNorm(config.mel_bins * config.stack)
+        self.project = Linear(config.mel_bins * config.stack, config.width)
+        self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.layers))
+
+    def forward(self, waveforms: Tensor, num_hops: Tensor | None = None) -> Tensor:
+        """waveforms [B, 1, hops x hop length] -> [B, hops - 1, C]; past a row's own frames lies anything."""
+        num_samples = None if num_hops is None else num_hops * self.hop_length
+        x = fbank(waveforms[:, 0], num_samples, self.config.mel_bins, self.config.stack)
+        x = self.project(self.norm(x))
+        distances = relative_positions(x.shape[1], self.config.left, self.config.right, x.device)
+        hidden_keys = None
+        if num_hops is not None:
+            hidden_keys = ~is_valid(num_hops - 1, x.shape[1])[:, None, None]
+        for layer in self.layers:
+            x = layer(x, distances, hidden_keys)
+        return x
+
+
+def relative_positions(length: int, left: int, right: int, device: torch.device) -> Tensor:
+    """int64 [F, F]: which of the left + 1 + right known distances lies between query i and key j."""
+    time = torch.arange(length, device=device)
+    return (time - time[:, None]).clamp(-left, right) + left
+
+
+class ConformerLayer(nn.Module):
+    """Half a feed-forward, attention, convolution, the other half; each pre-normed, the sum normed."""
+
+    def __init__(self, config: W2VBertConfig) -> None:
+        super().__init__()
+        self.ffn1 = FeedForward(config)
+        self.attention = Attention(config)
+        self.conv = ConvModule(config)
+        self.ffn2 = FeedForward(config)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
+        x = x + 0.5 * self.ffn1(x)
+        x = x + self.attention(x, distances, hidden_keys)
+        x = x + self.conv(x)  # causal, so what lies past a row's end never reaches it
+        x = x + 0.5 * self.ffn2(x)
+        return self.norm(x)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: W2VBertConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width)
+        self.up = Linear(config.width, config.ffn_width)
+        self.down = Linear(config.ffn_width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(silu(self.up(self.norm(x))))
+
+
+class Attention(nn.Module):
+    """Self-attention whose scores also depend on the clipped distance between query and key (Shaw et al. 2018)."""
+
+    def __init__(self, config: W2VBertConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.width)
+        self.query = Linear(config.width, config.width)
+        self.key = Linear(config.width, config.width)
+        self.value = Linear(config.width, config.width)
+        self.out = Linear(config.width, config.width)
+        self.distance = nn.Embedding(config.left + 1 + config.right, config.width // config.heads)
+
+    def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        query, key, value = (
+            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        # each query meets each known distance once, and the products are then dealt out to the keys
+        scale = query.shape[-1] ** -0.5
+        products = query @ (self.distance.weight.to(query.dtype).T * scale)
+        bias = products.gather(3, distances.expand(*products.shape[:2], -1, -1))
+        if hidden_keys is not None:
+            bias = bias.masked_fill(hidden_keys, float("-inf"))
+        x = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.out(x.transpose(1, 2).flatten(2))
+
+
+class ConvModule(nn.Module):
+    def __init__(self, config: W2VBertConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width)
+        self.expand = Linear(config.width, 2 * config.width, bias=False)
+        self.depthwise = Conv1d(config.width, config.width, config.kernel, groups=config.width, bias=False)
+        self.depthwise_norm = nn.LayerNorm(config.width)
+        self.project = Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = glu(self.expand(self.norm(x)), -1)
+        x = pad(x.transpose(1, 2), (self.depthwise.kernel_size[0] - 1, 0))
+        x = self.depthwise(x).transpose(1, 2)
+        return self.project(silu(self.depthwise_norm(x)))

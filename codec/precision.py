@@ -1,0 +1,42 @@
+"""How exactly a codec computes, asked for by name.
+
+float32 is the definition: strict on every device. tf32 lets a GPU round the inputs of its products; bfloat16 also
+stores the weights of linear and convolution layers so. Norms, softmax, activations, mel features and quantizer stay
+in float32 in all of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from codec.nn.layers import Conv1d, Linear
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def convert(model: nn.Module, precision: str) -> nn.Module:
+    """Store the layers that hold nearly all weights as `precision` computes them, in place. Raises: ValueError."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if precision == "bfloat16":
+        for module in model.modules():
+            if isinstance(module, (Linear, Conv1d)):
+                module.to(torch.bfloat16)
+    return model
+
+
+@contextmanager
+def computing(precision: str) -> Iterator[None]:
+    """Set torch's switches for float32 products, and put them back."""
+    mode = "tf32" if precision == "tf32" else "ieee"
+    switches = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = mode
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value

@@ -1,0 +1,61 @@
+"""Weights out of a fixed rule: for tests, speed and demonstrations without the published ones. Their codes mean nothing.
+
+Each tensor is drawn from a generator seeded by its reference name, so any implementation can make the same model.
+"""
+
+import warnings
+from math import prod, sqrt
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.names import Reference, reference_names
+from codec.neucodec import NeuCodec
+
+
+def seed(model: NeuCodec) -> NeuCodec:
+    """Fill every parameter in place by the rule, and warn. Raises: KeyError for a module no checkpoint has."""
+    warnings.warn("seeded weights: the codes of this model mean nothing, they only test and measure", stacklevel=2)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, reference in reference_names(model.config, parameters).items():
+            parameters[name].copy_(_tensor(reference, tuple(parameters[name].shape)))
+    return model
+
+
+def _tensor(reference: Reference, shape: tuple[int, ...]) -> Tensor:
+    if reference.norm is None:
+        return fill(reference.key, shape)
+    across = [size if axis == reference.norm.axis else 1 for axis, size in enumerate(shape)]
+    return fuse_weight_norm(
+        fill(reference.length_key, tuple(across)), fill(reference.direction_key, shape), reference.norm.axis
+    )
+
+
+def fuse_weight_norm(length: Tensor, direction: Tensor, axis: int) -> Tensor:
+    """One weight of its two stored halves, in float32: what makes the codes equal those of unfused weights."""
+    others = [i for i in range(direction.dim()) if i != axis]
+    return direction.float() * (length.float() / direction.float().norm(dim=others, keepdim=True))
+
+
+def fill(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The float32 tensor that the rule gives a reference name."""
+    r = np.random.RandomState(crc32(name.encode())).standard_normal(prod(shape))
+    leaf = name.rpartition(".")[2]
+    if leaf in ("weight_g", "original0"):
+        values = (1 + 0.1 * r) / (64 if name == "CodecEnc.conv_final_block.1.weight_g" else 1)
+    elif leaf == "gamma" or (leaf == "beta" and ".grn." in name):
+        values = 0.1 * r
+    elif leaf == "alpha" and len(shape) == 3:
+        values = 1 + 0.1 * r
+    elif leaf in ("alpha", "beta"):
+        values = 0.1 * r
+    elif len(shape) >= 2:
+        values = r / sqrt(prod(shape[1:]))
+    elif leaf == "weight":
+        values = 1 + 0.05 * r
+    else:
+        values = 0.02 * r
+    return torch.from_numpy(values.astype(np.float32)).view(shape)
