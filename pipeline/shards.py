@@ -1,0 +1,126 @@
+"""Token shards read as they lie, Parquet or WebDataset, local or behind a URL, one bounded batch of rows at a time."""
+
+import io
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.tokens import TOKEN_SCHEMA
+
+ROWS_AT_ONCE = 2048
+
+
+def find_shards(path: str) -> list[str]:
+    """The shards at `path`: itself, those of an output's `data/`, or those of any folder; sorted by name.
+
+    Of an output only committed shards count: a unit that has no sidecar yet is not there.
+    Raises: FileNotFoundError if there is none.
+    """
+    fs, root = fsspec.url_to_fs(path)
+    if fs.isfile(root):
+        return [path]
+    found: list[str] = []
+    for folder in (posixpath.join(root, "data"), root):
+        if fs.isdir(folder):
+            names = fs.find(folder)
+            found = sorted(name for name in names if name.endswith((".parquet", ".tar")) and "/." not in name)
+            break
+    if fs.isdir(done := posixpath.join(root, "done")):
+        whole = {posixpath.basename(name).removesuffix(".json") for name in fs.ls(done, detail=False)}
+        found = [name for name in found if posixpath.basename(name).rsplit(".", 1)[0] in whole]
+    if not found:
+        raise FileNotFoundError(f"no token shard (.parquet or .tar) at {path}; give a shard or the folder of an output")
+    return [fs.unstrip_protocol(name) if "://" in path else name for name in found]
+
+
+def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Rows of one shard in their order, in batches of at most ROWS_AT_ONCE, as columns of TOKEN_SCHEMA.
+
+    Raises: ValueError if the file is no token shard.
+    """
+    wanted = list(columns or TOKEN_SCHEMA.names)
+    with fsspec.open(path, "rb") as file:
+        if path.endswith(".tar"):
+            yield from _read_tar(file, path, wanted)
+        else:
+            table = _open_parquet(file, path)
+            missing = set(wanted) - set(table.schema_arrow.names)
+            if missing:
+                raise ValueError(f"{path} is no token shard: it has no column {', '.join(sorted(missing))}")
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=wanted):
+                yield batch.select(wanted)
+
+
+def _open_parquet(file: Any, path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a whole Parquet file: {error}") from error
+
+
+def _read_tar(file: Any, path: str, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    """Pairs `<key>.npy` and `<key>.json`, neighbours in either order, one front-to-back pass."""
+    rows: list[dict[str, Any]] = []
+    row: dict[str, Any] = {}
+    try:
+        with tarfile.open(fileobj=file, mode="r|") as tar:
+            for member in tar:
+                key, _, kind = member.name.partition(".")
+                if kind not in ("npy", "json") or not member.isfile():
+                    continue
+                if row.get("__key__") not in (None, key):
+                    raise ValueError(f"{path}: {row['__key__']} has no partner beside it")
+                payload = tar.extractfile(member).read()
+                row["__key__"] = key
+                if kind == "npy":
+                    row["codes"] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False).reshape(-1)
+                else:
+                    row["labels"] = json.loads(payload)
+                if len(row) == 3:
+                    rows.append({**row.pop("labels"), **row})
+                    row = {}
+                if len(rows) == ROWS_AT_ONCE:
+                    yield _batch(rows, wanted)
+                    rows = []
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is not a whole tar: {error}") from error
+    if row:
+        raise ValueError(f"{path}: {row['__key__']} has no partner beside it")
+    if rows:
+        yield _batch(rows, wanted)
+
+
+def _batch(rows: list[dict[str, Any]], wanted: list[str]) -> pa.RecordBatch:
+    schema = pa.schema([TOKEN_SCHEMA.field(name) for name in wanted])
+    return pa.RecordBatch.from_pylist([{name: row.get(name) for name in wanted} for row in rows], schema)
+
+
+def provenance(path: str) -> dict[str, Any]:
+    """Who made a shard: codec, weights, precision, version. Parquet carries it, a tar's is its output's run.json."""
+    if path.endswith(".tar"):
+        run = posixpath.join(posixpath.dirname(posixpath.dirname(path)), "run.json")
+        fs, name = fsspec.url_to_fs(run)
+        return json.loads(fs.cat_file(name)) if fs.exists(name) else {}
+    with fsspec.open(path, "rb") as file:
+        stored = _open_parquet(file, path).schema_arrow.metadata or {}
+    return {key.decode(): _plain(value) for key, value in stored.items() if not key.startswith((b"ARROW", b"pandas"))}
+
+
+def _plain(value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value.decode(errors="replace")
+
+
+def maker(path: str) -> dict[str, Any]:
+    """The CodecSpec fields of the codec that made a shard's codes; empty where the shard does not say."""
+    codec = provenance(path).get("codec")
+    return codec if isinstance(codec, dict) else {}
