@@ -77,7 +77,7 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> int:
 
 
 def file_name(key: str, taken: Container[str]) -> str:
-    """A WAV's name for `key`, whatever that holds; unlike those in `taken`, all lower case, also where case is nothing."""
+    """A WAV's name for `key`, whatever that holds; unlike `taken` (lower case) even where case does not count."""
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", key)[:150]
     if safe != key or not safe or f"{safe}.wav".lower() in taken:
         safe = f"{safe}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -78,7 +78,7 @@ def test_the_entropy_of_a_known_distribution_is_exact():
     first, second = statistics.summary()["codebooks"]
     assert first["entropy_bits"] == pytest.approx(2) and second["entropy_bits"] == pytest.approx(1)
     assert (first["used"], second["used"]) == (4, 2)
-    with pytest.raises(ValueError, match="code .* in a codebook of 16"):
+    with pytest.raises(ValueError, match=r"code \d+ in a codebook of 16"):
         statistics.add(token_batch(token_toys.records(1), 16000))
 
 
