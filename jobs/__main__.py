@@ -1,0 +1,23 @@
+"""`neutok <command>` is `python -m jobs.<command>`."""
+
+import sys
+from collections.abc import Sequence
+
+from jobs.commands import dispatch
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "tokenize": ("jobs.tokenize", "a speech corpus to token shards, on every GPU there is"),
+    "index": ("jobs.index", "list what a corpus holds, without decoding any of it"),
+    "inspect": ("jobs.inspect", "what a shard or a whole output holds"),
+    "decode": ("jobs.decode", "tokens back to sound, as WAV files"),
+    "parity": ("jobs.parity", "our codes against those of the reference packages"),
+    "bench": ("jobs.bench", "measurements: speed, and what survives kill -9"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return dispatch("neutok", COMMANDS, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Measurements, each a command of its own: `python -m jobs.bench kill`, `python -m jobs.bench pipeline`."""
+
+import sys
+from collections.abc import Sequence
+
+from jobs.commands import dispatch
+
+BENCHES: dict[str, tuple[str, str]] = {
+    "kill": ("jobs.bench_kill", "kill -9 actors, drivers and nodes; compare every byte with an undisturbed run"),
+    "pipeline": ("jobs.bench_pipeline", "hours of audio per core-hour, with a codec that costs nothing"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return dispatch("neutok bench", BENCHES, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""A frozen dataclass becomes command-line flags: each field is one flag, its metadata one line of help."""
+
+import argparse
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, asdict, field, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+COMPLETE, USAGE, OVER_REJECTS, INCOMPLETE = 0, 2, 3, 4  # the exit codes of every job
+
+
+def option(help: str, default: Any = MISSING, *, separator: str | None = None, metavar: str | None = None) -> Any:
+    """A field of an options dataclass. Without a default the flag is required.
+
+    `separator` splits each value of a tuple field, as in `--language de,fr`; a tuple flag may also be given twice or
+    take several values.
+    """
+    metadata = {"help": help, "separator": separator, "metavar": metavar}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+def parse(cls: type[T], argv: Sequence[str] | None, prog: str, description: str) -> T:
+    """An instance of `cls` from `argv` (default: this process's own). Wrong flags end the process with code 2."""
+    return from_namespace(cls, parser_of(cls, prog, description).parse_args(argv))
+
+
+def parser_of(cls: type, prog: str, description: str) -> argparse.ArgumentParser:
+    """The parser of `cls`, for a job that adds something of its own."""
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    hints = get_type_hints(cls)
+    for each in fields(cls):
+        parser.add_argument("--" + each.name.replace("_", "-"), dest=each.name, **argument(each, hints[each.name]))
+    return parser
+
+
+def from_namespace(cls: type[T], parsed: argparse.Namespace) -> T:
+    """The dataclass of parsed flags; lists become tuples, split where the field says so."""
+    values = {}
+    for each in fields(cls):
+        value = getattr(parsed, each.name)
+        if isinstance(value, list):
+            separator = each.metadata.get("separator")
+            value = tuple(part for item in value for part in (item.split(separator) if separator else [item]) if part)
+        values[each.name] = value
+    return cls(**values)
+
+
+def argument(each: Field, hint: Any) -> dict[str, Any]:
+    """What argparse is to know of one field."""
+    required = each.default is MISSING and each.default_factory is MISSING
+    default = None if required else each.default if each.default is not MISSING else each.default_factory()
+    help_text = each.metadata.get("help", "").replace("%", "%%")
+    if not required and default not in (None, (), False, True):
+        help_text += f" (default: {default})"
+    known: dict[str, Any] = {"help": help_text, "required": required, "default": default}
+    kind = bare(hint)
+    if kind is bool:
+        return {**known, "action": argparse.BooleanOptionalAction}
+    if each.metadata.get("metavar"):
+        known["metavar"] = each.metadata["metavar"]
+    if get_origin(kind) in (tuple, list):
+        # `Extend` and not "extend": a given flag replaces the default instead of adding to it
+        return {**known, "nargs": "+", "action": Extend, "type": scalar(get_args(kind)[0])}
+    if get_origin(kind) is Literal:
+        return {**known, "choices": get_args(kind), "type": type(get_args(kind)[0])}
+    return {**known, "type": scalar(kind)}
+
+
+class Extend(argparse.Action):
+    """Values of a flag given once or several times, as one list."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(before if isinstance(before, list) else []), *values])
+
+
+def bare(hint: Any) -> Any:
+    """The type without its Optional."""
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [arg for arg in get_args(hint) if arg is not type(None)]
+        assert len(inner) == 1, f"an option has one type, or one type and None; got {hint}"
+        return inner[0]
+    return hint
+
+
+def scalar(kind: Any) -> type:
+    assert kind in (str, int, float), f"an option is a str, int, float, bool, Literal or tuple of one; got {kind}"
+    return kind
+
+
+def usage_error(prog: str, error: object) -> int:
+    """Say what was wrong with what was asked; returns the exit code of usage errors."""
+    print(f"{prog}: error: {error}", file=sys.stderr)
+    return USAGE
+
+
+def as_json(options: Any) -> dict[str, Any]:
+    """What was chosen, to be kept beside what it produced."""
+    return asdict(options)
