@@ -1,0 +1,102 @@
+"""Files through one door: written whole or not at all, listed in an order a person expects."""
+
+import threading
+
+import pytest
+
+from pipeline import storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    if request.param == "local":
+        yield str(tmp_path)
+    else:
+        yield f"memory://{request.node.originalname}"
+
+
+def put(path, data=b"x"):
+    storage.write_atomic(path, lambda file: file.write(data))
+
+
+def test_written_equals_read(folder):
+    path = storage.join(folder, "a", "b.bin")
+    put(path, b"one")
+    put(path, b"two!")
+    assert storage.read_bytes(path) == b"two!"
+    assert storage.num_bytes(path) == 4
+    with storage.open_read(path) as file:
+        file.seek(1)
+        assert file.read(2) == b"wo"
+    assert [p.rpartition("/")[2] for p in storage.list_files(folder)] == ["b.bin"]
+
+
+def test_a_failed_write_leaves_what_was_there(folder):
+    path = storage.join(folder, "b.bin")
+    put(path, b"old")
+
+    def fails(file):
+        file.write(b"half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        storage.write_atomic(path, fails)
+    assert storage.read_bytes(path) == b"old"
+    assert len(storage.list_files(folder)) == 1
+
+
+def test_only_the_first_may_create(folder):
+    path = storage.join(folder, "done", "a.json")
+    assert storage.create_exclusive(path, b"first")
+    assert not storage.create_exclusive(path, b"second")
+    assert storage.read_bytes(path) == b"first"
+    assert len(storage.list_files(folder)) == 1
+
+
+def test_of_many_at_once_exactly_one_creates(tmp_path):
+    path = str(tmp_path / "x.json")
+    wins = []
+    threads = [
+        threading.Thread(target=lambda n=n: wins.append(storage.create_exclusive(path, b"%d" % n))) for n in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(wins) == 1 and len(wins) == 16
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_files_are_listed_in_natural_order_without_hidden_folders(folder):
+    for name in ("c10.wav", "c9.wav", "b/x.wav", ".git/y.wav", ".cache/deep/z.wav"):
+        put(storage.join(folder, name))
+    names = [path[path.index(folder.rpartition("/")[2]) :].partition("/")[2] for path in storage.list_files(folder)]
+    assert names == ["b/x.wav", "c9.wav", "c10.wav"]
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "a.wav").write_bytes(b"")
+    assert storage.list_files(str(tmp_path)) == [str(tmp_path / "a.wav")]
+
+
+def test_braces_and_globs(folder):
+    assert storage.expand("a{08..10}.{tar,zip}") == [f"a{n}.{e}" for n in ("08", "09", "10") for e in ("tar", "zip")]
+    assert storage.expand("{9..11}") == ["9", "10", "11"]
+    assert storage.expand("plain") == ["plain"]
+    for name in ("s2.tar", "s10.tar", "[odd].tar"):
+        put(storage.join(folder, name))
+    found = storage.glob(storage.join(folder, "s*.tar"))
+    assert [p.rpartition("/")[2] for p in found] == ["s2.tar", "s10.tar"]
+    assert storage.glob(storage.join(folder, "none*")) == []
+
+
+def test_the_signature_follows_the_content(folder):
+    path = storage.join(folder, "a")
+    put(path, b"1")
+    before = storage.signature(path)
+    assert before == storage.signature(path)
+    put(path, b"22")
+    assert storage.signature(path) != before
