@@ -1,6 +1,7 @@
 """Waveform <-> codes. `load(name)` is the door; CODECS lists what can be loaded."""
 
 from collections.abc import Callable
+from functools import partial
 
 from codec.base import Codec
 
@@ -11,13 +12,26 @@ def _load_null(device: str, weights: str | None, precision: str) -> Codec:
     return NullCodec(device)
 
 
+def _load_published(name: str, device: str, weights: str | None, precision: str) -> Codec:
+    from codec.weights import load_codec
+
+    return load_codec(name, device, weights, precision)
+
+
 CODECS: dict[str, Callable[[str, str | None, str], Codec]] = {
     "null": _load_null,
+    "neucodec": partial(_load_published, "neucodec"),
+    "distill-neucodec": partial(_load_published, "distill-neucodec"),
 }
 
 
 def load(name: str, device: str = "cpu", weights: str | None = None, precision: str = "float32") -> Codec:
-    """A codec, ready to encode and decode. Raises: ValueError for an unknown name."""
+    """A codec, ready to encode and decode.
+
+    Args: weights: a Hub id, a file, a folder, "seeded", or None for the published ones (codec/weights.py). precision:
+        "float32", "tf32" or "bfloat16" (codec/precision.py).
+    Raises: ValueError for an unknown name or precision, and for weights that cannot be had or do not fit.
+    """
     if name not in CODECS:
         raise ValueError(f"unknown codec {name!r}; known: {', '.join(sorted(CODECS))}")
     return CODECS[name](device, weights, precision)

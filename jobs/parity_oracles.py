@@ -13,9 +13,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from codec.layouts import to_reference, to_transformers
 from codec.neucodec import NeuCodec
 from codec.seeded import fill
-from codec.weights import to_reference, to_transformers
 
 ORACLES = ("neucodec", "transformers")
 # parameters that no output depends on
@@ -68,7 +68,7 @@ class TransformersOracle:
         config.semantic_model_config.apply_spec_augment = False
         with without_random_init():
             self.model = NeuCodecModel(config).eval()
-        load_exactly(self.model, to_transformers(weights), TRANSFORMERS_IDLE)
+        load_exactly(self.model, to_transformers(weights.state_dict(), weights.config), TRANSFORMERS_IDLE)
         self.extractor = NeuCodecFeatureExtractor()
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ def build_published(model: str, weights: NeuCodec | None = None) -> nn.Module:
                 parameter.copy_(fill(name, tuple(parameter.shape)))
     else:
         buffers = {name for name, _ in oracle.named_buffers()}
-        load_exactly(oracle, to_reference(weights), (*IDLE, *buffers))
+        load_exactly(oracle, to_reference(weights.state_dict(), weights.config), (*IDLE, *buffers))
     return oracle
 
 

@@ -14,13 +14,17 @@ from codec.nn.layers import Conv1d, Linear
 from codec.nn.masking import is_valid, zero_tail
 
 
-class DistilHubert(nn.Module):
+class Hubert(nn.Module):
     """Strided convolutions over the waveform, then a small post-norm transformer over all of a clip."""
 
-    def __init__(self, config: HubertConfig) -> None:
+    def __init__(self, config: HubertConfig, hop_length: int) -> None:
         super().__init__()
-        self.config = config
-        self.hop_length = prod(config.conv_strides)
+        if prod(config.conv_strides) != hop_length:
+            raise ValueError(
+                f"strides {config.conv_strides} give one frame per {prod(config.conv_strides)} samples, the codec "
+                f"has one per {hop_length}; choose strides whose product is {hop_length}"
+            )
+        self.config, self.hop_length = config, hop_length
         width = config.conv_width
         self.convs = nn.ModuleList(
             Conv1d(1 if layer == 0 else width, width, kernel, stride, bias=False)
@@ -52,7 +56,7 @@ class DistilHubert(nn.Module):
         x = functional.gelu(self.wave_norm(self.convs[0](x), num_steps))
         for conv in self.convs[1:]:  # unpadded: a row's own frames see only its own samples
             x = functional.gelu(conv(x))
-        x = zero_tail(self.project(x.transpose(1, 2)), num_hops, dim=1)
+        x = zero_tail(self.project(x.transpose(1, 2)).float(), num_hops, dim=1)
         position = self.position(x.transpose(1, 2))[:, :, : x.shape[1]]
         x = self.norm(x + functional.gelu(position).transpose(1, 2))
         own = None if num_hops is None else is_valid(num_hops, x.shape[1])[:, None, None]

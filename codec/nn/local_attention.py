@@ -27,7 +27,7 @@ class LocalTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: float32 [B, T, C]. Returns: the same shape."""
-        blocks = self.blocks(x.shape[1])
+        x, blocks = x.float(), self.blocks(x.shape[1])
         for layer in self.layers:
             x = layer(x, blocks)
         return x
