@@ -48,6 +48,23 @@ class L3ACConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SpectralConfig:
+    """Acoustic encoder of the small codec: log-mel spectra, then blocks at the frame rate. Not a published one."""
+
+    hop_length: int = 320
+    spectra: tuple[tuple[int, int, int], ...] = ((1024, 160, 2), (256, 40, 4))  # FFT size, mel bands, steps per hop
+    width: int = 256
+    blocks: int = 5
+    kernel: int = 7
+    expansion: int = 4
+    out_width: int = 256
+
+    @property
+    def num_features(self) -> int:
+        return sum(mels * steps for _, mels, steps in self.spectra)
+
+
+@dataclass(frozen=True, slots=True)
 class W2VBertConfig:
     """w2v-BERT 2.0, cut after the layer whose output is used (24 layers are published, 16 are read)."""
 
@@ -108,7 +125,7 @@ class DecoderConfig:
 class CodecConfig:
     """A whole codec. `extra_frames` is 1 where the last, half padded frame is kept (the distilled model)."""
 
-    acoustic: BigCodecConfig | L3ACConfig
+    acoustic: BigCodecConfig | L3ACConfig | SpectralConfig
     semantic: W2VBertConfig | HubertConfig | None
     decoder: DecoderConfig
     acoustic_width: int | None = None  # a linear layer brings the acoustic features to this width; None: no layer
@@ -166,7 +183,7 @@ class CodecConfig:
 
 
 KINDS: dict[str, dict[str, type]] = {
-    "acoustic": {"bigcodec": BigCodecConfig, "l3ac": L3ACConfig},
+    "acoustic": {"bigcodec": BigCodecConfig, "l3ac": L3ACConfig, "spectral": SpectralConfig},
     "semantic": {"w2v-bert": W2VBertConfig, "hubert": HubertConfig},
 }
 
@@ -176,7 +193,10 @@ def _kind(part: Any) -> str:
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    def whole(value: Any) -> Any:
+        return tuple(whole(item) for item in value) if isinstance(value, list | tuple) else value
+
+    return {name: whole(value) for name, value in fields.items()}
 
 
 NEUCODEC = CodecConfig(acoustic=BigCodecConfig(), semantic=W2VBertConfig(), decoder=DecoderConfig())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from codec.config import BigCodecConfig, CodecConfig, W2VBertConfig
+from codec.config import BigCodecConfig, CodecConfig, SpectralConfig, W2VBertConfig
 from codec.fsq import FSQ
 from codec.nn.acoustic import BigCodecEncoder
 from codec.nn.adapter import SemanticAdapter
@@ -159,6 +159,10 @@ def build_acoustic(config: CodecConfig) -> nn.Module:
     match config.acoustic:
         case BigCodecConfig():
             return BigCodecEncoder(config.acoustic)
+        case SpectralConfig():
+            from codec.nn.spectral import SpectralEncoder
+
+            return SpectralEncoder(config.acoustic, config.input_rate)
         case _:
             from codec.nn.l3ac import L3ACEncoder
 
