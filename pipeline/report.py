@@ -5,11 +5,10 @@ import posixpath
 from collections import Counter
 from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 
-from pipeline import plots
-from pipeline.shards import find_shards, maker, provenance, read_shard
+from pipeline import plots, storage
+from pipeline.shards import ENDINGS, find_shards, maker, provenance, read_shard
 from pipeline.statistics import Statistics
 
 
@@ -43,19 +42,18 @@ def _places(rows: list[int], first_rows: list[int]) -> list[tuple[int, int]]:
 
 def count_rejects(path: str) -> dict[str, Any]:
     """Rejects of an output by reason, or of the one shard `path` if its output is around it."""
-    fs, root = fsspec.url_to_fs(path)
-    if fs.isfile(root):
-        stem = posixpath.basename(root).rsplit(".", 1)[0]
-        files = [posixpath.join(posixpath.dirname(posixpath.dirname(root)), "rejects", stem + ".parquet")]
+    path = storage.plain(path)
+    if path.endswith(ENDINGS):
+        stem = posixpath.basename(path).rsplit(".", 1)[0]
+        beside = storage.join(storage.parent(storage.parent(path)), "rejects", f"{stem}.parquet")
+        files = [beside] if storage.exists(beside) else []
     else:
-        folder = posixpath.join(root, "rejects")
-        files = [name for name in fs.find(folder) if name.endswith(".parquet")] if fs.isdir(folder) else []
+        files = storage.list_files(storage.join(path, "rejects"))
     reasons: Counter[str] = Counter()
     for name in files:
-        if fs.exists(name):
-            with fs.open(name, "rb") as file:
-                for batch in pq.ParquetFile(file).iter_batches(columns=["reason"]):
-                    reasons.update(batch.column("reason").to_pylist())
+        with storage.open_read(name) as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=["reason"]):
+                reasons.update(batch.column("reason").to_pylist())
     return {"clips": reasons.total(), "by_reason": dict(reasons.most_common())}
 
 

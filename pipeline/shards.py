@@ -7,37 +7,35 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import storage
 from schemas.tokens import TOKEN_SCHEMA
 
+ENDINGS = (".parquet", ".tar")
 ROWS_AT_ONCE = 2048
 
 
 def find_shards(path: str) -> list[str]:
-    """The shards at `path`: itself, those of an output's `data/`, or those of any folder; sorted by name.
+    """The shards at `path`: itself, those of an output's `data/`, or those of any folder; in natural order.
 
     Of an output only committed shards count: a unit that has no sidecar yet is not there.
     Raises: FileNotFoundError if there is none.
     """
-    fs, root = fsspec.url_to_fs(path)
-    if fs.isfile(root):
+    path = storage.plain(path)
+    if path.endswith(ENDINGS) and storage.exists(path):
         return [path]
-    found: list[str] = []
-    for folder in (posixpath.join(root, "data"), root):
-        if fs.isdir(folder):
-            names = fs.find(folder)
-            found = sorted(name for name in names if name.endswith((".parquet", ".tar")) and "/." not in name)
-            break
-    if fs.isdir(done := posixpath.join(root, "done")):
-        whole = {posixpath.basename(name).removesuffix(".json") for name in fs.ls(done, detail=False)}
+    data, done = storage.join(path, "data"), storage.join(path, "done")
+    files = storage.list_files(data if storage.is_folder(data) else path)
+    found = [name for name in files if name.endswith(ENDINGS) and not posixpath.basename(name).startswith(".")]
+    if storage.is_folder(done):
+        whole = {posixpath.basename(name).removesuffix(".json") for name in storage.list_files(done)}
         found = [name for name in found if posixpath.basename(name).rsplit(".", 1)[0] in whole]
     if not found:
         raise FileNotFoundError(f"no token shard (.parquet or .tar) at {path}; give a shard or the folder of an output")
-    return [fs.unstrip_protocol(name) if "://" in path else name for name in found]
+    return found
 
 
 def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -46,7 +44,7 @@ def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.R
     Raises: ValueError if the file is no token shard.
     """
     wanted = list(columns or TOKEN_SCHEMA.names)
-    with fsspec.open(path, "rb") as file:
+    with storage.open_read(path) as file:
         if path.endswith(".tar"):
             yield from _read_tar(file, path, wanted)
         else:
@@ -106,9 +104,8 @@ def provenance(path: str) -> dict[str, Any]:
     """Who made a shard: codec, weights, precision, version. Parquet carries it, a tar's is its output's run.json."""
     if path.endswith(".tar"):
         run = posixpath.join(posixpath.dirname(posixpath.dirname(path)), "run.json")
-        fs, name = fsspec.url_to_fs(run)
-        return json.loads(fs.cat_file(name)) if fs.exists(name) else {}
-    with fsspec.open(path, "rb") as file:
+        return json.loads(storage.read_bytes(run)) if storage.exists(run) else {}
+    with storage.open_read(path) as file:
         stored = _open_parquet(file, path).schema_arrow.metadata or {}
     return {key.decode(): _plain(value) for key, value in stored.items() if not key.startswith((b"ARROW", b"pandas"))}
 

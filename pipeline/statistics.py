@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-STATIC_SHARE = 0.5
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 NEAR_SILENT = (
-    "rows of which one code of the first codebook makes up half or more. Silence and steady hum look like this in "
+    "rows of which one code of the first codebook makes up more than half. Silence and steady hum look like this in "
     "codes; the sound itself was not listened to"
 )
 LABELLED = ("corpus", "language", "license", "split")
@@ -64,8 +63,7 @@ class Statistics:
 
     def _count_static(self, flat: np.ndarray, ends: np.ndarray, keys: pa.Array) -> None:
         frames = np.diff(ends) // self.num_codebooks
-        top = most_frequent_counts(flat[:: self.num_codebooks], frames, self.codebook_size)
-        static = np.flatnonzero((frames > 0) & (top >= STATIC_SHARE * frames))
+        static = np.flatnonzero(2 * majority_counts(flat[:: self.num_codebooks], frames) > frames)
         self.near_silent += len(static)
         for row in static[: 5 - len(self.near_silent_keys)]:
             self.near_silent_keys.append(keys[int(row)].as_py())
@@ -129,18 +127,22 @@ class Statistics:
         }
 
 
-def most_frequent_counts(codes: np.ndarray, lengths: np.ndarray, codebook_size: int) -> np.ndarray:
-    """How often each row's most frequent code stands in it.
+def majority_counts(codes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """How often the code that makes up more than half of a row stands in it; for other rows some number up to half.
 
-    Args: codes: [sum of lengths], row after row. lengths: [rows]. Returns: int64 [rows], 0 for a row of no codes.
+    Args: codes: uint16 [sum of lengths], row after row. lengths: [rows]. Returns: int64 [rows].
     """
-    top = np.zeros(len(lengths), np.int64)
-    if len(codes):
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        spelled = np.sort(row * codebook_size + codes)
-        starts = np.flatnonzero(np.concatenate([[True], spelled[1:] != spelled[:-1]]))
-        np.maximum.at(top, spelled[starts] // codebook_size, np.diff(np.append(starts, len(spelled))))
-    return top
+    counts = np.zeros(len(lengths), np.int64)
+    filled = np.flatnonzero(lengths)
+    if len(filled):
+        lengths = lengths[filled]
+        starts = np.cumsum(lengths) - lengths
+        majority = np.zeros(len(lengths), np.uint16)
+        for bit in range(16):  # a code that is most of a row has its way in each of its bits: no sorting needed
+            ones = np.add.reduceat((codes >> bit) & 1, starts, dtype=np.int64)
+            majority |= (2 * ones > lengths).astype(np.uint16) << bit
+        counts[filled] = np.add.reduceat(codes == np.repeat(majority, lengths), starts, dtype=np.int64)
+    return counts
 
 
 def _by_hours(totals: dict[str, list[float]]) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ import token_toys
 from jobs import inspect as job
 from pipeline import plots
 from pipeline.report import draw, inspect
-from pipeline.statistics import Statistics, most_frequent_counts
+from pipeline.statistics import Statistics, majority_counts
 from schemas.tokens import token_batch
 
 
@@ -82,12 +82,15 @@ def test_the_entropy_of_a_known_distribution_is_exact():
         statistics.add(token_batch(token_toys.records(1), 16000))
 
 
-def test_most_frequent_counts_equal_a_count_row_by_row():
-    draw_codes = np.random.default_rng(0)
-    lengths = np.array([0, 5, 1, 300, 0, 40])
-    codes = draw_codes.integers(0, 9, lengths.sum())
-    expected = [np.bincount(row).max() if len(row) else 0 for row in np.split(codes, np.cumsum(lengths)[:-1])]
-    assert most_frequent_counts(codes, lengths, 65536).tolist() == expected
+def test_a_majority_is_found_row_by_row():
+    pick = np.random.default_rng(0)
+    lengths = pick.integers(0, 40, 500)
+    codes = np.where(pick.random(lengths.sum()) < 0.5, 777, pick.integers(0, 65536, lengths.sum())).astype(np.uint16)
+    expected = np.array([np.bincount(row).max(initial=0) for row in np.split(codes, np.cumsum(lengths)[:-1])])
+    found = majority_counts(codes, lengths)
+    most = 2 * expected > lengths
+    assert 50 < most.sum() < 450
+    assert (found[most] == expected[most]).all() and not (2 * found > lengths)[~most].any()
 
 
 def test_the_page_is_one_file_and_escapes_what_the_data_says(tmp_path, capsys):
