@@ -1,0 +1,183 @@
+"""Our codes against those of the reference packages, on the same clips with the same weights, float32 on the CPU.
+
+    python -m jobs.parity --model distill-neucodec --against neucodec --input ../shared/speech
+
+Needs tests/requirements-oracles.txt. NeuCodec and its oracle together take about 7 GB of memory.
+"""
+
+import itertools
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+import codec
+from codec.fsq import FSQ
+from codec.neucodec import NeuCodec
+from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
+from jobs.parity_clips import Clip, load_clips
+
+CODES_PER_FLIP = 20_000  # of as many codes, one may differ,
+NEAR = 1e-4  # if every level it differs in lies this close to a boundary between levels
+
+
+@dataclass(frozen=True)
+class ParityOptions:
+    model: Literal["neucodec", "distill-neucodec"] = option("which codec", "distill-neucodec")
+    against: Literal["neucodec", "transformers"] = option("which package is right", "neucodec")
+    input: tuple[str, ...] = option("audio files, or folders of them; none: the sample that neutok ships", ())
+    weights: str = option("a Hub id, file or folder of weights, or 'seeded'", "seeded")
+    max_seconds: float = option("leave out longer clips", 12.0)
+    limit: int | None = option("take only the first so many clips", None)
+    ragged: bool = option("compare also the codes of batches of clips of different lengths", True)
+    batch_size: int = option("clips in such a batch", 8)
+    json: str | None = option("write the result here as well", None)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise ValueError(f"a ragged batch has at least 2 clips, got --batch-size {self.batch_size}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit takes at least 1 clip, got {self.limit}")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two ways to the same codes compare. Distances are in units of the latent, before it is bounded."""
+
+    comparison: str
+    clips: int
+    codes: int
+    differing: int
+    farthest: (
+        float  # of the differing codes, the greatest distance of a level that differs from its boundary; 0 if none
+    )
+    examples: tuple[str, ...]  # the first differing codes
+
+    @property
+    def allowed(self) -> int:
+        return math.ceil(self.codes / CODES_PER_FLIP)
+
+    @property
+    def within_bound(self) -> bool:
+        return self.differing <= self.allowed and self.farthest <= NEAR
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        options = parse(ParityOptions, argv, "neutok parity", __doc__.splitlines()[0])
+        clips = list(itertools.islice(load_clips(options.input, options.max_seconds), options.limit))
+        if not clips:
+            raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
+    except ValueError as error:
+        return usage_error("neutok parity", error)
+    agreements = compare(options, clips)
+    print(table(agreements))
+    if options.json:
+        results = [{**asdict(a), "allowed": a.allowed, "within_bound": a.within_bound} for a in agreements]
+        Path(options.json).write_text(json.dumps({"options": asdict(options), "results": results}, indent=2) + "\n")
+    return COMPLETE if all(agreement.within_bound for agreement in agreements) else INCOMPLETE
+
+
+def compare(options: ParityOptions, clips: Sequence[Clip]) -> list[Agreement]:
+    """Encode every clip with both, one at a time and in ragged batches, and compare."""
+    from jobs.parity_oracles import build_oracle
+
+    ours = codec.load(options.model, weights=options.weights)
+    assert isinstance(ours, NeuCodec)
+    # seeded, the neucodec package fills its own weights by its own names, and shares nothing with ours
+    shared = None if options.weights == "seeded" and options.against == "neucodec" else ours
+    oracle = build_oracle(options.against, options.model, shared)
+    expected, alone, clocks = [], [], [0.0, 0.0]
+    for clip in clips:
+        start = time.perf_counter()
+        expected.append(oracle.encode(clip.waveform).long())
+        middle = time.perf_counter()
+        alone.append(encode_together(ours, [clip])[0])
+        clocks = [clocks[0] + middle - start, clocks[1] + time.perf_counter() - middle]
+        note(f"{clip.name}: {len(alone[-1])} codes; so far {options.against} {clocks[0]:.1f} s, ours {clocks[1]:.1f} s")
+    results = [agree(f"ours and {options.against}", ours, clips, alone, expected)]
+    if options.ragged:
+        together = encode_ragged(ours, clips, options.batch_size)
+        results.append(agree(f"ours in ragged batches and {options.against}", ours, clips, together, expected))
+        results.append(agree("ours in ragged batches and alone", ours, clips, together, alone))
+    return results
+
+
+def encode_together(ours: NeuCodec, clips: Sequence[Clip]) -> list[Tensor]:
+    """The codes int64 [F] of each clip, all encoded as one batch."""
+    lengths = torch.tensor([len(clip.waveform) for clip in clips])
+    waveforms = torch.nn.utils.rnn.pad_sequence([clip.waveform for clip in clips], batch_first=True)[:, None]
+    codes = ours.encode(waveforms, lengths)[:, 0].long()
+    return [row[: ours.spec.num_frames(int(length))] for row, length in zip(codes, lengths, strict=True)]
+
+
+def encode_ragged(ours: NeuCodec, clips: Sequence[Clip], batch_size: int) -> list[Tensor]:
+    """The codes of each clip, encoded in batches of clips drawn by lot."""
+    order = random.Random(0).sample(range(len(clips)), len(clips))
+    codes: dict[int, Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        codes |= dict(zip(batch, encode_together(ours, [clips[i] for i in batch]), strict=True))
+        note(f"ragged batches: {len(codes)} of {len(clips)} clips")
+    return [codes[i] for i in range(len(clips))]
+
+
+def agree(name: str, ours: NeuCodec, clips: Sequence[Clip], given: list[Tensor], wanted: list[Tensor]) -> Agreement:
+    """Compare the codes of all clips; where they differ, look how far our latent is from the boundary between."""
+    farthest, examples, differing = 0.0, [], 0
+    for clip, one, other in zip(clips, given, wanted, strict=True):
+        if one.shape != other.shape:
+            raise ValueError(f"{clip.name}: {len(one)} codes against {len(other)}; the frame rules differ")
+        frames = (one != other).nonzero()[:, 0]
+        if not len(frames):
+            continue
+        differing += len(frames)
+        with torch.inference_mode():
+            latent = ours.quantizer.latent(ours.features(clip.waveform[None, None]))[0]
+        distances = boundary_distances(ours.quantizer, latent)[frames]
+        changed = ours.quantizer.to_levels(one[frames]) != ours.quantizer.to_levels(other[frames])
+        worst = torch.where(changed, distances, 0.0).amax(1)
+        farthest = max(farthest, float(worst.max()))
+        for frame, distance in zip(frames.tolist(), worst.tolist(), strict=True):
+            examples.append(f"{clip.name} frame {frame}: {int(one[frame])} and {int(other[frame])}, at {distance:.1e}")
+    return Agreement(name, len(clips), sum(map(len, given)), differing, farthest, tuple(examples[:20]))
+
+
+def boundary_distances(quantizer: FSQ, latent: Tensor) -> Tensor:
+    """How far each dimension [F, L] is from the nearest boundary between two of its levels, before it is bounded."""
+    distances = []
+    for dim, size in enumerate(quantizer.levels):
+        edges = torch.arange(size - 1, dtype=torch.float64) - size // 2 + 0.5
+        reach, offset, shift = (float(part[dim]) for part in (quantizer.reach, quantizer.offset, quantizer.shift))
+        for _ in range(2):  # bounded twice
+            edges = torch.atanh((edges + offset) / reach) - shift
+        distances.append((latent[:, dim, None].double() - edges).abs().amin(1))
+    return torch.stack(distances, 1)
+
+
+def table(agreements: Sequence[Agreement]) -> str:
+    rows = [("comparison", "clips", "codes", "differing", "allowed", "farthest", "verdict")]
+    for each in agreements:
+        verdict = "within the bound" if each.within_bound else "NOT within the bound"
+        counts = (str(number) for number in (each.clips, each.codes, each.differing, each.allowed))
+        rows.append((each.comparison, *counts, f"{each.farthest:.1e}", verdict))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    examples = [f"  {each.comparison}: {example}" for each in agreements for example in each.examples]
+    return "\n".join([*lines, *examples])
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
