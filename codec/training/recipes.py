@@ -1,0 +1,167 @@
+"""The recipes: a base and its differences, each with the paper's numbers. Source: arXiv 2509.09550, and XCodec2.
+
+What neither states is settled here, in one place:
+- A step is one batch. (XCodec2's framework counts two per batch; the paper does not say which it counts.)
+- Losses over sub-discriminators are summed, as the code does; the prose says averaged.
+- Adam's epsilon, betas and weight decay: XCodec2's.
+- upsample_24k: the new decoder, its input projection included, starts from the 16 kHz decoder wherever a tensor's
+  shape fits; judges start fresh; the learning rate restarts. The semantic loss has nothing to train, so it is off.
+- distill: the weight of Eq. 2 is not printed; it is that of the semantic loss, the other error between features.
+  DistilHuBERT stays frozen, as its published weights suggest; the semantic head learns, because no decoder that could
+  be reused for it is published.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from codec.config import (
+    DISTILL_NEUCODEC,
+    NEUCODEC,
+    CodecConfig,
+    DecoderConfig,
+    SpectralConfig,
+)
+from codec.training.discriminators import DiscriminatorConfig
+from codec.training.losses import MEL_RESOLUTIONS
+from codec.training.schedules import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each part counts in the total, Eq. 3; 0 leaves a part out."""
+
+    mel: float = 15.0
+    adversarial: float = 1.0
+    feature_matching: float = 1.0
+    semantic: float = 5.0
+    distillation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One way to train: which codec, who learns, what counts, for how long."""
+
+    name: str
+    codec: CodecConfig
+    trains: tuple[str, ...]  # modules of the codec that learn, and "semantic_head"
+    starts_from: str | None = None  # the recipe whose result this one begins with ("teacher" of a distillation)
+    teacher: bool = False  # that result also teaches
+    weights: Weights = field(default_factory=Weights)
+    judges: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    mel_resolutions: tuple[tuple[int, int], ...] = MEL_RESOLUTIONS
+    schedule: Schedule = field(default_factory=Schedule)
+    steps: int = 800_000
+    batch_size: int = 96  # over all ranks
+    crop_seconds: float = 6.0
+    adversarial_after: int = 0  # the judges begin at this step
+    distillation_after: int = 0
+    betas: tuple[float, float] = (0.8, 0.9)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    judge_rate: float = 1.0  # the learning rate of the judges, as a multiple of the schedule
+    seed: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.crop_samples % self.codec.hop_length:
+            raise ValueError(
+                f"a crop of {self.crop_seconds} s is not a whole number of hops of {self.codec.hop_length} samples; "
+                f"choose a multiple of {self.codec.hop_length / self.codec.input_rate} s"
+            )
+
+    @property
+    def crop_samples(self) -> int:
+        """Of the input, at its rate."""
+        return round(self.crop_seconds * self.codec.input_rate)
+
+    @property
+    def has_semantic_loss(self) -> bool:
+        return self.weights.semantic > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """What was chosen, for the record beside what it produced."""
+        return {**asdict(self), "codec": self.codec.to_json()}
+
+
+ENCODER = ("acoustic", "adapter", "fuse")  # w2v-BERT stays frozen
+STUDENT_ENCODER = ("acoustic", "acoustic_projection", "adapter", "fuse")
+
+DECODER_16K = replace(NEUCODEC.decoder, hop_length=320)
+
+NEUCODEC_16K = Recipe(
+    name="neucodec_16k",
+    codec=replace(NEUCODEC, decoder=DECODER_16K),
+    trains=(*ENCODER, "quantizer", "decoder", "semantic_head"),
+)
+
+UPSAMPLE_24K = replace(
+    NEUCODEC_16K,
+    name="upsample_24k",
+    codec=NEUCODEC,
+    trains=("decoder",),
+    starts_from="neucodec_16k",
+    weights=replace(NEUCODEC_16K.weights, semantic=0.0),
+    steps=200_000,
+)
+
+DISTILL = replace(
+    NEUCODEC_16K,
+    name="distill",
+    codec=replace(DISTILL_NEUCODEC, decoder=DECODER_16K),
+    trains=(*STUDENT_ENCODER, "semantic_head"),
+    starts_from="neucodec_16k",
+    teacher=True,
+    weights=replace(NEUCODEC_16K.weights, distillation=5.0),
+    distillation_after=20_000,  # earlier the loss diverges (Section 4.1)
+    steps=400_000,
+    batch_size=192,
+)
+
+# The small forms: what a laptop can train in hours and a GPU in minutes. Their rates are larger, as small models bear.
+NANO = Recipe(
+    name="nano",
+    codec=CodecConfig(
+        acoustic=SpectralConfig(),
+        semantic=None,
+        decoder=DecoderConfig(width=320, layers=2, heads=5, resnet_blocks=1, dropout=0.0, hop_length=320),
+        latent_width=256,
+    ),
+    trains=("acoustic", "fuse", "quantizer", "decoder"),
+    weights=Weights(semantic=0.0),
+    judges=DiscriminatorConfig(
+        periods=(2, 3, 5, 7, 11), period_width=4, period_max_width=64, n_ffts=(126, 334, 876), spectrum_width=4
+    ),
+    schedule=Schedule(start=1e-5, peak=1e-3, end=1e-4, warmup=300, decay=60_000),
+    steps=60_000,
+    batch_size=8,
+    crop_seconds=2.0,
+    adversarial_after=20_000,
+    seed=1024,
+)
+
+NANO_24K = replace(
+    NANO,
+    name="nano_24k",
+    codec=replace(NANO.codec, decoder=replace(NANO.codec.decoder, hop_length=480)),
+    trains=("decoder",),
+    starts_from="nano",
+    steps=20_000,
+    adversarial_after=0,
+)
+
+NANO_DISTILL = replace(
+    NANO,
+    name="nano_distill",
+    codec=replace(NANO.codec, acoustic=SpectralConfig(spectra=((512, 64, 2),), width=160, blocks=3, out_width=160)),
+    trains=("acoustic", "fuse"),
+    starts_from="nano",
+    teacher=True,
+    weights=Weights(semantic=0.0, distillation=5.0),
+    distillation_after=500,
+    adversarial_after=0,
+    steps=10_000,
+)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (NEUCODEC_16K, UPSAMPLE_24K, DISTILL, NANO, NANO_24K, NANO_DISTILL)
+}

@@ -1,0 +1,137 @@
+"""A run's checkpoints, at any path or URL: written whole or not at all, without pickle, the latest and the best kept.
+
+`<output>/checkpoints/step-00001000.safetensors` holds what learns and its optimizers' memory, and in its header, as
+JSON, where the run stands. What is frozen is not in it: it comes from where it came from, and its hash is checked.
+`latest.json` and `best.json` name a file; they are written after it, so whoever reads them finds it whole.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipeline import storage
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands."""
+
+    step: int  # steps trained on
+    order: dict[str, Any]  # the state of its data order
+    recipe: dict[str, Any]
+    frozen: dict[str, str]  # hash of each frozen module
+    best: float | None = None  # the best validation score so far
+    hours: float = 0.0  # of audio trained on
+    seconds: float = 0.0  # of training, all attempts together
+    format: int = FORMAT
+
+
+def folder(output: str) -> str:
+    return storage.join(output, "checkpoints")
+
+
+def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: int, best: bool) -> str:
+    """Write a checkpoint, point `latest` (and `best`) to it, remove older ones. Returns: its path.
+
+    Args: keep: how many of the latest stay; the best stays whatever its age.
+    """
+    name = f"step-{position.step:08d}.safetensors"
+    path = storage.join(folder(output), name)
+    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    header = {"position": json.dumps(asdict(position), sort_keys=True)}
+    with tempfile.TemporaryDirectory(prefix="neutok-") as scratch:
+        # safetensors writes to a path alone; the copy costs seconds a run, and a torn file would cost the run
+        local = Path(scratch) / name
+        save_file(whole, local, header)
+        storage.write_atomic(path, lambda file: _copy(local, file))
+    pointer = json.dumps({"file": name, "step": position.step, "best": position.best}).encode()
+    for which in ("latest", "best") if best else ("latest",):
+        storage.write_atomic(storage.join(folder(output), f"{which}.json"), lambda file: file.write(pointer))
+    _remove_old(output, keep)
+    return path
+
+
+def find(output: str, which: str = "latest") -> str | None:
+    """The path of the latest or best checkpoint, or None where there is none."""
+    pointer = storage.join(folder(output), f"{which}.json")
+    if not storage.exists(pointer):
+        return None
+    return storage.join(folder(output), json.loads(storage.read_bytes(pointer))["file"])
+
+
+def load(path: str) -> tuple[dict[str, Tensor], Position]:
+    """Raises: ValueError for a checkpoint of another version."""
+    with tempfile.TemporaryDirectory(prefix="neutok-") as scratch:
+        local = Path(path)
+        if not storage.is_local(path):
+            local = Path(scratch) / "checkpoint.safetensors"
+            with storage.open_read(path) as source, local.open("wb") as target:
+                while block := source.read(1 << 24):
+                    target.write(block)
+        with safe_open(str(local), "pt") as file:
+            fields = json.loads(file.metadata()["position"])
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no mapping
+    if fields["format"] != FORMAT:
+        raise ValueError(f"{path} has checkpoint format {fields['format']}, this version reads {FORMAT}")
+    return tensors, Position(**fields)
+
+
+def pack(models: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
+    """What a checkpoint holds: the parameters that learn, and each optimizer's memory of them, by name."""
+    tensors: dict[str, Tensor] = {}
+    for name, model in models.items():
+        learning = {key: p for key, p in model.named_parameters() if p.requires_grad}
+        tensors |= {f"{name}/{key}": p for key, p in learning.items()}
+        for key, p in learning.items():
+            for slot, value in optimizers[name].state.get(p, {}).items():
+                tensors[f"{name}.optimizer/{slot}/{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
+    """Put a checkpoint's tensors in place. Raises: ValueError if they are not those of these models."""
+    left = dict(tensors)
+    for name, model in models.items():
+        optimizer = optimizers[name]
+        for key, p in model.named_parameters():
+            if not p.requires_grad:
+                continue
+            saved = left.pop(f"{name}/{key}", None)
+            if saved is None or saved.shape != p.shape:
+                found = None if saved is None else list(saved.shape)
+                raise ValueError(f"the checkpoint has {name}/{key} as {found}, the recipe as {list(p.shape)}")
+            with torch.no_grad():
+                p.copy_(saved)
+            slots = {
+                slot: left.pop(f"{name}.optimizer/{slot}/{key}", None) for slot in ("step", "exp_avg", "exp_avg_sq")
+            }
+            if slots["step"] is not None:
+                moments = {slot: value.to(p.device) for slot, value in slots.items() if slot != "step"}
+                optimizer.state[p] = {"step": slots["step"], **moments}
+    if left:
+        raise ValueError(f"the checkpoint holds what the recipe does not know: {', '.join(sorted(left)[:3])}")
+
+
+def _copy(local: Path, file: Any) -> None:
+    with local.open("rb") as source:
+        while block := source.read(1 << 24):
+            file.write(block)
+
+
+def _remove_old(output: str, keep: int) -> None:
+    best = find(output, "best")
+    names = [path for path in storage.list_files(folder(output)) if path.endswith(".safetensors")]
+    for path in sorted(names)[:-keep]:
+        if best is None or Path(path).name != Path(best).name:
+            storage.remove(path)
