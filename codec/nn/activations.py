@@ -1,9 +1,13 @@
 """Anti-aliased SnakeBeta: up-sample by 2, bend, down-sample by 2 (BigVGAN, arXiv 2206.04658), as BigCodec uses it.
 
+`plain_snake_beta` is the definition; where nothing is to be learned, a kernel does the same in one pass over memory.
 Written in two phases: at twice the rate, the even and the odd samples each depend on seven samples of the input, and
 each sample of the output on seven even and seven odd ones.
 """
 
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from math import pi
 
 import torch
@@ -34,6 +38,27 @@ def snake_beta(x: Tensor, alpha: Tensor, beta: Tensor, num_valid: Tensor | None 
     Args: x: [B, C, T]. alpha, beta: float32 [C]. num_valid: int64 [B], each row's own length; None: all of T.
     Returns: [B, C, T], zero past a row's own length. A row's ends are repeated outwards, wherever they lie.
     """
+    kernel = None if torch.is_grad_enabled() else fused_kernel(x)
+    if kernel is None:
+        return plain_snake_beta(x, alpha, beta, num_valid)
+    return kernel(x, alpha.exp(), 1 / (beta.exp() + 1e-9), low_pass_taps(), num_valid)
+
+
+def fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
+    """What does the whole activation in one pass on the device of `x`, or None where nothing can."""
+    if x.is_cuda and x.dtype in (torch.float32, torch.float16, torch.bfloat16) and find_spec("triton"):
+        from codec.nn.snake_cuda import snake_cuda
+
+        return snake_cuda
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
+        from codec.nn.snake_cpu import library, snake_cpu
+
+        return snake_cpu if library() else None
+    return None
+
+
+def plain_snake_beta(x: Tensor, alpha: Tensor, beta: Tensor, num_valid: Tensor | None = None) -> Tensor:
+    """`snake_beta` step by step; differentiable."""
     up, down = filters(x.device)
     batch, channels, length = x.shape
     rate = alpha.exp()[:, None, None]
@@ -79,6 +104,11 @@ def filters(device: torch.device) -> tuple[Tensor, Tensor]:
     down[0, 0, 1:] = taps[1::2]
     down[0, 1, :6] = taps[0::2]
     return up.to(device), down.to(device)
+
+
+@cache
+def low_pass_taps() -> tuple[float, ...]:
+    return tuple(low_pass().tolist())
 
 
 def low_pass() -> Tensor:
