@@ -6,7 +6,6 @@ that the published weights saw were made: rounding elsewhere moves codes that li
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from codec.nn.masking import is_valid
 
@@ -53,7 +52,8 @@ def povey_window(device: torch.device) -> Tensor:
 
 def mel_filters(bins: int, device: torch.device) -> Tensor:
     """[257, bins]: triangles between equal steps of Kaldi's mel scale, linear in mel."""
-    edges = torch.linspace(*(float(m) for m in hertz_to_mel(torch.tensor([LOWEST, HIGHEST]).double())), bins + 2).double()
+    lowest, highest = hertz_to_mel(torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)).tolist()
+    edges = torch.linspace(lowest, highest, bins + 2, dtype=torch.float64)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     mel = hertz_to_mel(torch.arange(N_FFT // 2 + 1, dtype=torch.float64) * 16_000 / N_FFT)[:, None]
     return torch.minimum((mel - low) / (centre - low), (high - mel) / (high - centre)).clamp(min=0).to(device)
