@@ -7,9 +7,11 @@ import os
 import posixpath
 import re
 import socket
+import stat
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,26 +69,58 @@ def is_folder(path: str) -> bool:
     return fs.isdir(inner)
 
 
-def list_files(folder: str, hidden: bool = False) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as its folder lists it; `mark` changes when the content does (its time or etag)."""
+
+    path: str
+    size: int
+    mark: str
+
+
+def scan(folder: str, hidden: bool = False) -> list[Entry]:
     """Every regular file below a folder, in natural order; [] if there is no such folder.
 
     Hidden folders (`.git`, `.cache`) are left out unless asked for, and so is what is no regular file: a pipe
     would block whoever opens it.
     """
+    found = []
     if is_local(folder):
-        found = []
         for root, folders, names in os.walk(folder):
             if not hidden:
                 folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [path for name in names if (path := Path(root) / name).is_file()]
-        return sorted((path.as_posix() for path in found), key=natural)
-    fs, inner = filesystem(folder)
-    try:
-        found = fs.find(inner)
-    except FileNotFoundError:
-        return []
-    names = [path for path in found if hidden or "/." not in path[len(inner) :].rpartition("/")[0] + "/"]
-    return sorted((fs.unstrip_protocol(path) for path in names), key=natural)
+            for name in names:
+                with contextlib.suppress(OSError):  # a link to nothing, a file that has just gone
+                    info = (Path(root) / name).stat()
+                    if stat.S_ISREG(info.st_mode):
+                        found.append(Entry(posixpath.join(root, name), info.st_size, str(info.st_mtime_ns)))
+    else:
+        fs, inner = filesystem(folder)
+        with contextlib.suppress(FileNotFoundError):
+            for path, info in fs.find(inner, detail=True).items():
+                if hidden or "/." not in path[len(inner) :].rpartition("/")[0]:
+                    found.append(Entry(fs.unstrip_protocol(path), int(info.get("size") or 0), remote_mark(info)))
+    return sorted(found, key=lambda entry: natural(entry.path))
+
+
+def remote_mark(info: dict[str, Any]) -> str:
+    marks = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+    return " ".join(str(info[mark]) for mark in marks if info.get(mark))
+
+
+def list_files(folder: str, hidden: bool = False) -> list[str]:
+    """The paths of `scan`."""
+    return [entry.path for entry in scan(folder, hidden)]
+
+
+def entry(path: str) -> Entry:
+    """One file by its name. Raises: FileNotFoundError."""
+    if is_local(path):
+        info = Path(path).stat()
+        return Entry(path, info.st_size, str(info.st_mtime_ns))
+    fs, inner = filesystem(path)
+    info = fs.info(inner)
+    return Entry(path, int(info.get("size") or 0), remote_mark(info))
 
 
 def expand(pattern: str) -> list[str]:
@@ -118,10 +152,13 @@ def glob(pattern: str) -> list[str]:
     return sorted((fs.unstrip_protocol(path) for path in fs.glob(inner)), key=natural)
 
 
-def open_read(path: str) -> BinaryIO:
-    """A seekable binary file, buffered for reading forward. Raises: FileNotFoundError, and what the store raises."""
+def open_read(path: str, buffer_bytes: int = 1 << 20) -> BinaryIO:
+    """A seekable binary file, buffered for reading forward. Raises: FileNotFoundError, and what the store raises.
+
+    A small buffer suits who jumps from header to header of a local file; remote reading ahead stays large.
+    """
     if is_local(path):
-        return Path(path).open("rb", buffering=1 << 20)
+        return Path(path).open("rb", buffering=buffer_bytes)
     fs, inner = filesystem(path)
     return fs.open(inner, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
 
@@ -140,27 +177,12 @@ def num_bytes(path: str) -> int:
     return int(fs.info(inner)["size"] or 0)
 
 
-def signature(path: str) -> str:
-    """Changes when the file does: a digest of its size and of its time or etag. Raises: FileNotFoundError."""
-    if is_local(path):
-        stat = Path(path).stat()
-        seen: list[Any] = [stat.st_size, stat.st_mtime_ns]
-    else:
-        fs, inner = filesystem(path)
-        info = fs.info(inner)
-        marks = (
-            "ETag",
-            "etag",
-            "blob_id",
-            "md5Hash",
-            "content_md5",
-            "LastModified",
-            "last_modified",
-            "mtime",
-            "created",
-        )
-        seen = [info.get("size"), *(str(info[mark]) for mark in marks if info.get(mark))]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+def signature(entries: Iterable[Entry]) -> str:
+    """Changes when any of the files does."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.path}\n{entry.size} {entry.mark}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def write_atomic(path: str, writer: Callable[[BinaryIO], None]) -> None:
