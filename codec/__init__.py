@@ -9,7 +9,7 @@ from codec.base import Codec
 def _load_null(device: str, weights: str | None, precision: str) -> Codec:
     from codec.null import NullCodec
 
-    return NullCodec(device)
+    return NullCodec(device, pause=float(weights or 0.0))
 
 
 def _load_published(name: str, device: str, weights: str | None, precision: str) -> Codec:

@@ -1,5 +1,7 @@
 """A codec that costs nothing: for measuring the pipeline around a codec, and for testing it."""
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -7,10 +9,13 @@ from schemas.spec import CodecSpec
 
 
 class NullCodec:
-    """Codes are a cheap fingerprint of each frame's own samples, so a lost, moved or mixed sample shows."""
+    """Codes are a cheap fingerprint of each frame's own samples, so a lost, moved or mixed sample shows.
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    `pause` seconds pass in every batch, for tests of what happens meanwhile; its weights, as it were.
+    """
+
+    def __init__(self, device: str = "cpu", pause: float = 0.0) -> None:
+        self.device, self.pause = torch.device(device), pause
         self.spec = CodecSpec(
             name="null",
             revision="1",
@@ -26,6 +31,7 @@ class NullCodec:
         if waveforms.dim() != 3 or waveforms.shape[1] != 1:
             raise ValueError(f"waveforms must be [B, 1, T], got {list(waveforms.shape)}")
         frames = [self.spec.num_frames(int(n)) for n in num_samples]
+        time.sleep(self.pause)
         hop = self.spec.hop_length
         whole = waveforms[:, 0, : waveforms.shape[2] // hop * hop].unflatten(1, (-1, hop))
         # two taps of the frame, at 16 bits each: integers, so no batch shape can round them differently
