@@ -111,11 +111,11 @@ def compare(options: ParityOptions, clips: Sequence[Clip]) -> list[Agreement]:
     return results
 
 
-def encode_together(ours: NeuCodec, clips: Sequence[Clip]) -> list[Tensor]:
+def encode_together(ours: NeuCodec, clips: Sequence[Clip], device: str = "cpu") -> list[Tensor]:
     """The codes int64 [F] of each clip, all encoded as one batch."""
     lengths = torch.tensor([len(clip.waveform) for clip in clips])
     waveforms = torch.nn.utils.rnn.pad_sequence([clip.waveform for clip in clips], batch_first=True)[:, None]
-    codes = ours.encode(waveforms, lengths)[:, 0].long()
+    codes = ours.encode(waveforms.to(device), lengths.to(device))[:, 0].long().cpu()
     return [row[: ours.spec.num_frames(int(length))] for row, length in zip(codes, lengths, strict=True)]
 
 

@@ -18,6 +18,7 @@ from codec.neucodec import NeuCodec
 from codec.seeded import fill
 
 ORACLES = ("neucodec", "transformers")
+LAYERS_READ = 16  # of w2v-BERT, though the neucodec package runs more
 # parameters that no output depends on
 IDLE = ("codec_encoder.en_encoder.cache_token", "semantic_model.masked_spec_embed")
 # what transformers makes again by itself, and its masked_spec_embed
@@ -30,20 +31,23 @@ class Oracle(Protocol):
         ...
 
 
-def build_oracle(package: str, model: str, weights: NeuCodec | None = None) -> Oracle:
+def build_oracle(
+    package: str, model: str, weights: NeuCodec | None = None, device: str = "cpu", layers: int = LAYERS_READ
+) -> Oracle:
     """`model` as `package` has it, with the weights of our codec, or seeded ones by the package's own names.
 
+    Args: layers: of the speech model in the neucodec package, which runs all 24 and reads the sixteenth.
     Raises: ValueError for an unknown pair; ImportError where the packages are not installed.
     """
     if package not in ORACLES:
         raise ValueError(f"unknown oracle {package!r}; known: {', '.join(ORACLES)}")
     if package == "neucodec":
-        return PublishedOracle(build_published(model, weights))
+        return PublishedOracle(build_published(model, weights, layers).to(device))
     if model != "neucodec":
         raise ValueError(f"transformers has no {model!r}, only 'neucodec'; compare it with the neucodec package")
     if weights is None:
         raise ValueError("transformers names its weights in its own way: give the codec whose weights it shall take")
-    return TransformersOracle(weights)
+    return TransformersOracle(weights, device)
 
 
 class PublishedOracle:
@@ -54,13 +58,13 @@ class PublishedOracle:
 
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Tensor:
-        return self.model.encode_code(waveform[None, None])[0, 0]
+        return self.model.encode_code(waveform[None, None])[0, 0].cpu()
 
 
 class TransformersOracle:
     """The port in transformers, with its own feature extractor."""
 
-    def __init__(self, weights: NeuCodec) -> None:
+    def __init__(self, weights: NeuCodec, device: str = "cpu") -> None:
         from transformers import NeuCodecConfig, NeuCodecModel
         from transformers.models.neucodec.feature_extraction_neucodec import NeuCodecFeatureExtractor
 
@@ -74,16 +78,16 @@ class TransformersOracle:
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Tensor:
         inputs = self.extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
-        return self.model.encode(**inputs).audio_codes[0, 0]
+        return self.model.encode(**inputs.to(self.model.device)).audio_codes[0, 0].cpu()
 
 
-def build_published(model: str, weights: NeuCodec | None = None) -> nn.Module:
-    """`NeuCodec` or `DistillNeuCodec` of the neucodec package, in eval mode; layers 16 to 23, unused, left out."""
+def build_published(model: str, weights: NeuCodec | None = None, layers: int = LAYERS_READ) -> nn.Module:
+    """`NeuCodec` or `DistillNeuCodec` of the neucodec package, in eval mode, with `layers` of w2v-BERT's 24."""
     package = import_module("neucodec.model")
     classes = {"neucodec": package.NeuCodec, "distill-neucodec": package.DistillNeuCodec}
     if model not in classes:
         raise ValueError(f"the neucodec package has no {model!r}; it has: {', '.join(classes)}")
-    with without_random_init(), _local_parts(package):
+    with without_random_init(), _local_parts(package, layers):
         oracle = classes[model](24_000, 480).eval()
     if weights is None:
         with torch.no_grad():
@@ -95,6 +99,12 @@ def build_published(model: str, weights: NeuCodec | None = None) -> nn.Module:
     return oracle
 
 
+def _layer(name: str) -> int:
+    """The number of the w2v-BERT layer that a parameter belongs to, or -1."""
+    prefix = "semantic_model.encoder.layers."
+    return int(name[len(prefix) :].split(".", 1)[0]) if name.startswith(prefix) else -1
+
+
 def load_exactly(model: nn.Module, state: dict[str, Tensor], idle: tuple[str, ...]) -> None:
     """Load `state`, which must name every parameter but the idle ones. Raises: ValueError."""
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -103,7 +113,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], idle: tuple[str, ..
 
 
 @contextmanager
-def _local_parts(package: object) -> Iterator[None]:
+def _local_parts(package: object, layers: int) -> Iterator[None]:
     """Speech models and their feature extractors from their known configurations instead of from the Hub."""
     from transformers import (
         HubertConfig,
@@ -124,7 +134,7 @@ def _local_parts(package: object) -> Iterator[None]:
     }
 
     def w2v_bert(name: str, **options: bool) -> nn.Module:
-        return Wav2Vec2BertModel(Wav2Vec2BertConfig(num_hidden_layers=16, apply_spec_augment=False, **options))
+        return Wav2Vec2BertModel(Wav2Vec2BertConfig(num_hidden_layers=layers, apply_spec_augment=False, **options))
 
     def hubert(name: str, **options: bool) -> nn.Module:
         return HubertModel(
