@@ -1,8 +1,7 @@
 """Anti-aliased SnakeBeta: up-sample by 2, bend, down-sample by 2 (BigVGAN, arXiv 2206.04658), as BigCodec uses it.
 
 `plain_snake_beta` is the definition; where nothing is to be learned, a kernel does the same in one pass over memory.
-Written in two phases: at twice the rate, the even and the odd samples each depend on seven samples of the input, and
-each sample of the output on seven even and seven odd ones.
+The plain form cuts time into short overlapping windows, on which each filter is one small matrix product.
 """
 
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from math import pi
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d
-
-from codec.nn.masking import is_valid
+from torch.nn.functional import pad
 
 TAPS = 12  # of the low-pass filter, the same up and down
-REACH = 3  # samples that a phase sees on either side
+REACH = 3  # samples that either filter sees on each side
+STEP = 18  # samples of a window that are its own; longer ones waste sums on zeros, shorter ones on overlap
+IN_CACHE = 1 << 18  # samples
 
 
 class SnakeBeta(nn.Module):
@@ -59,51 +58,58 @@ def fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
 
 def plain_snake_beta(x: Tensor, alpha: Tensor, beta: Tensor, num_valid: Tensor | None = None) -> Tensor:
     """`snake_beta` step by step; differentiable."""
-    up, down = filters(x.device)
-    batch, channels, length = x.shape
-    rate = alpha.exp()[:, None, None]
-    gain = 1 / (beta.exp() + 1e-9)[:, None, None]
-    x32 = repeat_ends(x.float(), num_valid)
-    phases = conv1d(x32.view(batch * channels, 1, -1), up).view(batch, channels, 2, length)
-    phases = phases + gain * torch.sin(phases * rate).square()
-    phases = repeat_phase_ends(phases, num_valid)
-    y = conv1d(phases.view(batch * channels, 2, -1), down).view(batch, channels, length)
     if num_valid is not None:
-        y = y * is_valid(num_valid, length)[:, None]
-    return y.to(x.dtype)
+        length = x.shape[2]
+        rows = [plain_snake_beta(row[None, :, :n], alpha, beta) for row, n in zip(x, num_valid.tolist(), strict=True)]
+        return torch.cat([pad(row, (0, length - row.shape[2])) for row in rows])
+    rate, gain = alpha.exp()[:, None, None], 1 / (beta.exp() + 1e-9)[:, None, None]
+    if torch.is_grad_enabled():
+        return _bend(x, rate, gain)
+    y = torch.empty_like(x)
+    step = max(1, IN_CACHE // (x.shape[0] * x.shape[2]))  # a few channels at a time, so that no step leaves the cache
+    for some in (slice(c, c + step) for c in range(0, x.shape[1], step)):
+        y[:, some] = _bend(x[:, some], rate[some], gain[some])
+    return y
 
 
-def repeat_ends(x: Tensor, num_valid: Tensor | None) -> Tensor:
-    """[B, C, T] -> [B, C, T + 6]: three more on each side, the first and the row's own last value."""
-    index = torch.arange(-REACH, x.shape[-1] + REACH, device=x.device).clamp(0, x.shape[-1] - 1)
-    if num_valid is None:
-        return x[..., index]
-    index = torch.minimum(index, num_valid[:, None] - 1)
-    return x.gather(2, index[:, None].expand(-1, x.shape[1], -1))
+def _bend(x: Tensor, rate: Tensor, gain: Tensor) -> Tensor:
+    up, down = (matrix.to(x.device) for matrix in window_filters())
+    length = x.shape[2]
+    last_window = (length - 1) // STEP
+    after = (last_window + 1) * STEP - length + 2 * REACH
+    ends = x[..., :1].expand(-1, -1, 2 * REACH), x[..., -1:].expand(-1, -1, after)
+    windows = torch.cat((ends[0], x, ends[1]), 2).float().unfold(2, STEP + 4 * REACH, STEP)
+    doubled = windows @ up  # [B, C, windows, 2 (STEP + 2 REACH)]
+    doubled = doubled + gain * torch.sin(doubled * rate).square()
+    # the second filter, too, sees the first and the last sample of the clip repeated outwards, now at the doubled rate
+    doubled[:, :, 0, : 2 * REACH] = doubled[:, :, 0, 2 * REACH, None]
+    end = 2 * (length - last_window * STEP + REACH)
+    last = doubled[:, :, last_window, end - 1, None]
+    doubled[:, :, last_window, end:] = last
+    if last_window:
+        doubled[:, :, last_window - 1, end + 2 * STEP :] = last
+    return (doubled @ down).flatten(2)[..., :length].to(x.dtype)
 
 
-def repeat_phase_ends(phases: Tensor, num_valid: Tensor | None) -> Tensor:
-    """[B, C, 2, T] -> [B, C, 2, T + 6]: before the first even sample it, past the row's last odd sample that one."""
-    length = phases.shape[-1]
-    time = torch.arange(-REACH, length + REACH, device=phases.device)
-    last = torch.full((1,), length, device=phases.device) if num_valid is None else num_valid
-    both = torch.stack((2 * time, 2 * time + 1))  # [2, T + 6], in samples at twice the rate
-    source = torch.minimum(both.clamp(min=0), 2 * last[:, None, None] - 1)
-    source = source % 2 * length + source // 2  # where that sample lies in the two phases
-    flat = phases.flatten(2)
-    index = source.flatten(1)[:, None].expand(phases.shape[0], phases.shape[1], -1)
-    return flat.gather(2, index).view(*phases.shape[:3], -1)
+@cache
+@torch.inference_mode(False)  # kept for good: what comes from encoding must serve learning, too
+def window_filters() -> tuple[Tensor, Tensor]:
+    """The two filters as banded matrices on one window: up [STEP + 12, 2 (STEP + 6)], down [2 (STEP + 6), STEP].
 
-
-def filters(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The two filters in phases: up [2, 1, 7] from input to (even, odd), down [1, 2, 7] back."""
+    A window reads its STEP samples with 6 more on each side, and knows the doubled rate with 3 pairs more on each side.
+    """
     taps = low_pass()
-    up, down = torch.zeros(2, 1, 7), torch.zeros(1, 2, 7)
-    up[0, 0, :6] = 2 * taps[1::2].flip(0)
-    up[1, 0, 1:] = 2 * taps[0::2].flip(0)
-    down[0, 0, 1:] = taps[1::2]
-    down[0, 1, :6] = taps[0::2]
-    return up.to(device), down.to(device)
+    pairs = STEP + 2 * REACH
+    up, down = torch.zeros(pairs + 2 * REACH, pairs, 2), torch.zeros(pairs, 2, STEP)
+    for pair in range(pairs):
+        for i in range(TAPS // 2):
+            up[pair + 5 - i, pair, 0] = 2 * taps[2 * i + 1]
+            up[pair + 6 - i, pair, 1] = 2 * taps[2 * i]
+    for sample in range(STEP):
+        for i in range(TAPS // 2):
+            down[sample + i, 1, sample] = taps[2 * i]
+            down[sample + i + 1, 0, sample] = taps[2 * i + 1]
+    return up.flatten(1), down.flatten(0, 1)
 
 
 @cache
