@@ -1,0 +1,139 @@
+"""Blocks of token rows as a training stream reads them: a Parquet row group, or a run of members of a tar, at once."""
+
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.storage import filesystem, is_local
+
+OPEN_FILES = 32
+
+
+class Broken(Exception):
+    """Rows that are there but cannot be read; the message says what was seen."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows read together. Codes of row i are `codes[bounds[i]:bounds[i + 1]]`; other columns are lists of values."""
+
+    codes: np.ndarray  # uint16 [codes of all rows]
+    bounds: np.ndarray  # int64 [rows + 1]
+    columns: dict[str, list[Any]]
+    broken: dict[int, str]  # what is wrong with single rows
+
+    def row_codes(self, row: int) -> np.ndarray:
+        return self.codes[self.bounds[row] : self.bounds[row + 1]]
+
+
+class ParquetShards:
+    """Row groups of Parquet shards, a few files kept open."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+
+    def read(self, path: str, group: int, columns: Sequence[str]) -> Block:
+        """The columns of one row group. Raises: Broken."""
+        try:
+            file = self._file(path)
+            missing = set(columns) - set(file.schema_arrow.names)
+            if missing:
+                raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {file.schema_arrow.names}")
+            return block_of(file.read_row_group(group, columns=list(columns), use_threads=False))
+        except FileNotFoundError as error:
+            raise Broken("the shard is gone") from error
+        except (OSError, pa.ArrowException) as error:
+            self._open.pop(path, None)
+            read_through(path)  # raises where the storage, not the file, is what fails
+            raise Broken(f"row group {group} does not decode: {error}") from error
+
+    def _file(self, path: str) -> pq.ParquetFile:
+        if path not in self._open:
+            while len(self._open) >= OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[path] = open_parquet(path)
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+class TarShards:
+    """Runs of members of WebDataset shards: `<key>.npy` holds the codes, `<key>.json` the labels."""
+
+    def read(self, path: str, keys: Sequence[str], spans: np.ndarray, columns: Sequence[str]) -> Block:
+        """Rows with payloads at `spans`, int64 [rows, 4]: npy offset and size, json offset and size. Raises: Broken."""
+        first, last = int(spans[:, [0, 2]].min()), int((spans[:, [0, 2]] + spans[:, [1, 3]]).max())
+        try:
+            data = read_range(path, first, last)
+        except FileNotFoundError as error:
+            raise Broken("the shard is gone") from error
+        if len(data) < last - first:
+            raise Broken(f"the shard ends at byte {first + len(data)}, before {last}")
+        codes, labels, broken = [], [], {}
+        for i, (npy, npy_size, text, text_size) in enumerate((spans - [first, 0, first, 0]).tolist()):
+            try:
+                codes.append(_codes(np.load(io.BytesIO(data[npy : npy + npy_size]), allow_pickle=False).reshape(-1)))
+                labels.append({**json.loads(data[text : text + text_size]), "__key__": keys[i]})
+            except (ValueError, EOFError) as error:
+                broken[i] = f"its members do not parse: {error}"
+                codes, labels = [*codes[:i], np.empty(0, np.uint16)], [*labels[:i], {}]
+        bounds = np.cumsum([0] + [len(row) for row in codes])
+        table = {name: [row.get(name) for row in labels] for name in columns if name != "codes"}
+        return Block(np.concatenate(codes), bounds, table, broken)
+
+
+def block_of(table: pa.Table) -> Block:
+    """An Arrow table as a block: codes without a copy where they are uint16 already. Raises: Broken."""
+    columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "codes"}
+    if "codes" not in table.column_names:
+        return Block(np.empty(0, np.uint16), np.zeros(table.num_rows + 1, np.int64), columns, {})
+    lists = table.column("codes").combine_chunks()
+    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
+    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise Broken(f"codes are {lists.type}, not a list of integers")
+    bounds = lists.offsets.to_numpy().astype(np.int64)
+    values = lists.values
+    broken = {int(i): "its codes are null" for i in np.flatnonzero(lists.is_null())} if lists.null_count else {}
+    if values.null_count:
+        raise Broken("there are nulls among the codes")
+    return Block(_codes(values.to_numpy()), bounds, columns, broken)
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint16:
+        return values
+    if values.dtype.kind not in "iu" or (len(values) and not 0 <= values.min() <= values.max() <= 65_535):
+        raise Broken(f"codes must be integers from 0 to 65535, got {values.dtype}")
+    return values.astype(np.uint16)
+
+
+def open_parquet(path: str) -> pq.ParquetFile:
+    """A local file mapped into memory, a remote one read in few large requests."""
+    if is_local(path):
+        return pq.ParquetFile(path, memory_map=True)
+    fs, inner = filesystem(path)
+    return pq.ParquetFile(fs.open(inner, "rb", cache_type="readahead"), pre_buffer=True)
+
+
+def read_range(path: str, first: int, last: int) -> bytes:
+    if is_local(path):
+        with Path(path).open("rb") as file:
+            file.seek(first)
+            return file.read(last - first)
+    fs, inner = filesystem(path)
+    return fs.cat_file(inner, start=first, end=last)
+
+
+def read_through(path: str) -> None:
+    """Read a whole file and forget it: tells a broken file (this passes) from broken storage (OSError)."""
+    fs, inner = filesystem(path)
+    with fs.open(inner, "rb") as file:
+        while file.read(8 << 20):
+            pass
