@@ -15,6 +15,8 @@ from codec.names import NEW_NORM, OLD_NORM, UNUSED, Reference, reference_names
 from codec.seeded import fuse_weight_norm
 
 State = dict[str, Tensor]
+# convolutions of one tap, which we hold as linear layers: the published ones have a third axis, of length 1
+ONE_TAP = re.compile(r".*\.pointwise_conv[12]")
 SHOWN = 8  # names in an error
 
 
@@ -32,6 +34,8 @@ def from_reference(state: Mapping[str, Tensor], config: CodecConfig, shapes: Map
     for name, reference in reference_names(config, shapes).items():
         tensor, keys = _find(state, reference)
         used.update(keys)
+        if tensor is not None and ONE_TAP.fullmatch(reference.module) and tensor.shape == (*shapes[name], 1):
+            tensor = tensor[..., 0]
         if tensor is None:
             missing.append(reference.key)
         elif tensor.shape != shapes[name]:
@@ -54,7 +58,7 @@ def to_reference(state: Mapping[str, Tensor], config: CodecConfig) -> State:
     """Our parameters in the published layout: each weight norm's direction is the weight itself."""
     published = {}
     for name, reference in reference_names(config, state).items():
-        tensor = state[name].detach()
+        tensor = _with_tap(state[name].detach(), reference)
         if reference.norm is None:
             published[reference.key] = tensor
         else:
@@ -93,7 +97,7 @@ def to_transformers(state: Mapping[str, Tensor], config: CodecConfig) -> State:
     names = dict(_transformers_modules(config))
     native = {}
     for name, reference in reference_names(config, state).items():
-        tensor = state[name].detach()
+        tensor = _with_tap(state[name].detach(), reference)
         if layer := re.fullmatch(r"generator\.backbone\.transformers\.(\d+)\.att\.c_attn", reference.module):
             query, key, value = tensor.chunk(3)
             parts = (_split_halves(query, config.decoder.heads), _split_halves(key, config.decoder.heads), value)
@@ -128,6 +132,10 @@ def _find(state: Mapping[str, Tensor], reference: Reference) -> tuple[Tensor | N
                     stacklevel=2,
                 )
     return (None if whole is None else whole.float()), keys
+
+
+def _with_tap(tensor: Tensor, reference: Reference) -> Tensor:
+    return tensor[..., None] if ONE_TAP.fullmatch(reference.module) else tensor
 
 
 def _interleave(rows: Tensor, heads: int) -> Tensor:

@@ -29,7 +29,7 @@ from codec.layouts import (
     from_upstream,
     is_transformers,
 )
-from codec.neucodec import NeuCodec
+from codec.neucodec import NeuCodec, unset
 from codec.precision import convert
 from codec.seeded import seed
 
@@ -59,7 +59,7 @@ def load_codec(name: str, device: str = "cpu", weights: str | None = None, preci
     """
     convert(torch.nn.Module(), precision)  # an unknown precision is refused before gigabytes are read
     if weights == "seeded":
-        model = seed(NeuCodec(_published(name)[0], name))
+        model = seed(unset(_published(name)[0], name))
         model.revision = fingerprint(model.state_dict(), model.config)
     else:
         model = _load(name, weights)
@@ -76,12 +76,12 @@ def save(model: NeuCodec, folder: str | Path) -> None:
         raise ValueError(f"a codec is saved in float32, this one is in {model.precision}; load it in float32 first")
     model.revision = fingerprint(state, model.config)
     record = {"format": OWN_FORMAT, "config": model.config.to_json(), "spec": model.spec.to_json()}
-    tensors, text = folder / OWN_TENSORS, folder / OWN_RECORD
-    save_file(state, tensors.with_suffix(".part"))
-    text.with_suffix(".part").write_text(json.dumps(record, indent=2) + "\n")
-    text.unlink(missing_ok=True)  # no record may stand beside tensors that are not its own
-    tensors.with_suffix(".part").replace(tensors)
-    text.with_suffix(".part").replace(text)
+    parts = folder / f"{OWN_TENSORS}.part", folder / f"{OWN_RECORD}.part"
+    save_file(state, parts[0])
+    parts[1].write_text(json.dumps(record, indent=2) + "\n")
+    (folder / OWN_RECORD).unlink(missing_ok=True)  # no record may stand beside tensors that are not its own
+    parts[0].replace(folder / OWN_TENSORS)
+    parts[1].replace(folder / OWN_RECORD)
 
 
 def fingerprint(state: Mapping[str, Tensor], config: CodecConfig) -> str:
@@ -137,7 +137,7 @@ def _load_own(name: str, record: Path, tensors: Path) -> NeuCodec:
     if found != name:
         raise WeightsError(f"{record.parent} holds the codec {found!r}, wanted {name!r}; ask for it by its name")
     state = read_state(tensors)
-    model = NeuCodec(config, name)
+    model = unset(config, name)
     own = model.state_dict()
     complain(
         [key for key in own if key not in state],
@@ -162,7 +162,7 @@ def _load_file(name: str, path: Path) -> NeuCodec:
         state = from_transformers(state, config)
     if not any(key.startswith("semantic_model.") for key in state):
         state |= from_upstream(read_state(_upstream_file(config, path.parent)))
-    model = NeuCodec(config, name)
+    model = unset(config, name)
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     try:
         model.load_state_dict(from_reference(state, config, shapes))
@@ -192,7 +192,7 @@ def read_state(path: Path) -> State:
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"cannot read weights from {path}: {_first_line(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -247,13 +247,17 @@ def _fetch(repository: str, file: str) -> Path | None:
     except errors.EntryNotFoundError:
         return None
     except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as error:
-        raise WeightsError(f"cannot get {file} of {repository}: {str(error).splitlines()[0]}{local}") from error
+        raise WeightsError(f"cannot get {file} of {repository}: {_first_line(error)}{local}") from error
 
 
 def _why_offline() -> str:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return "HF_HUB_OFFLINE forbids to fetch it"
     return "the Hub cannot be reached"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _published(name: str) -> tuple[CodecConfig, str]:
