@@ -4,19 +4,21 @@ Source: arXiv 2509.09550 and its published checkpoints. The two models are one c
 without a semantic branch gives a small acoustic-only codec of the same family.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.overrides import TorchFunctionMode
 
 from codec.config import BigCodecConfig, CodecConfig, SpectralConfig, W2VBertConfig
 from codec.fsq import FSQ
 from codec.nn.acoustic import BigCodecEncoder
 from codec.nn.adapter import SemanticAdapter
 from codec.nn.layers import Linear
-from codec.nn.masking import is_valid, zero_tail
+from codec.nn.masking import zero_tail
 from codec.nn.vocos import VocosDecoder
 from codec.nn.w2v_bert import W2VBert
 from codec.precision import computing
@@ -128,16 +130,16 @@ class NeuCodec(nn.Module):
         return num_samples.to(waveforms.device, torch.int64)
 
     def _check_codes(self, codes: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor]:
-        if codes.dim() != 3 or codes.shape[1] != 1 or codes.shape[2] == 0:
+        if codes.dim() != 3 or codes.shape[1] != 1 or 0 in codes.shape:
             raise ValueError(f"codes must be [B, 1, F] with at least one frame, got {list(codes.shape)}")
-        if int(codes.min()) < 0 or int(codes.max()) >= self.quantizer.codebook_size:
-            raise ValueError(
-                f"codes must lie in [0, {self.quantizer.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
-            )
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= self.quantizer.codebook_size:
+            raise ValueError(f"codes must lie in [0, {self.quantizer.codebook_size}), got {low} to {high}")
+        batch, length = len(codes), codes.shape[2]
         if num_frames is None:
-            num_frames = torch.full((len(codes),), codes.shape[2])
-        if list(num_frames.shape) != [len(codes)] or int(num_frames.min()) < 1 or int(num_frames.max()) > codes.shape[2]:
-            raise ValueError(f"num_frames must be [{len(codes)}] within 1 and {codes.shape[2]}, got {num_frames.tolist()}")
+            num_frames = torch.full((batch,), length)
+        if list(num_frames.shape) != [batch] or int(num_frames.min()) < 1 or int(num_frames.max()) > length:
+            raise ValueError(f"num_frames must be [{batch}], each from 1 to {length}, got {num_frames.tolist()}")
         return codes, num_frames.to(codes.device, torch.int64)
 
     @contextmanager
@@ -185,3 +187,18 @@ def build_semantic(config: CodecConfig) -> nn.Module | None:
 def _unless_equal(counts: Tensor, full: int) -> Tensor | None:
     """`counts`, or None where every row has the full count, so that no mask is made."""
     return None if bool((counts == full).all()) else counts
+
+
+def unset(config: CodecConfig, name: str) -> NeuCodec:
+    """A codec whose parameters hold nothing yet, for a loader that sets them all: drawing them first takes long."""
+    with _SkipInit():
+        return NeuCodec(config, name).eval()
+
+
+class _SkipInit(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -1,9 +1,11 @@
-"""Weights out of a fixed rule: for tests, speed and demonstrations without the published ones. Their codes mean nothing.
+"""Weights out of a fixed rule, for tests, speed and demonstrations without the published ones: their codes mean nothing.
 
 Each tensor is drawn from a generator seeded by its reference name, so any implementation can make the same model.
 """
 
+import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from math import prod, sqrt
 from zlib import crc32
 
@@ -19,9 +21,14 @@ def seed(model: NeuCodec) -> NeuCodec:
     """Fill every parameter in place by the rule, and warn. Raises: KeyError for a module no checkpoint has."""
     warnings.warn("seeded weights: the codes of this model mean nothing, they only test and measure", stacklevel=2)
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, reference in reference_names(model.config, parameters).items():
-            parameters[name].copy_(_tensor(reference, tuple(parameters[name].shape)))
+    references = reference_names(model.config, parameters)
+
+    def set_one(name: str) -> None:
+        with torch.no_grad():
+            parameters[name].copy_(_tensor(references[name], tuple(parameters[name].shape)))
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # each tensor has a generator of its own
+        list(threads.map(set_one, parameters))
     return model
 
 
