@@ -12,6 +12,10 @@ T = TypeVar("T")
 COMPLETE, USAGE, OVER_REJECTS, INCOMPLETE = 0, 2, 3, 4  # the exit codes of every job
 
 
+class UsageError(Exception):
+    """What was asked for cannot be done as asked; ends a job with exit code 2, before any work."""
+
+
 def option(help: str, default: Any = MISSING, *, separator: str | None = None, metavar: str | None = None) -> Any:
     """A field of an options dataclass. Without a default the flag is required.
 

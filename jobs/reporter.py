@@ -8,7 +8,10 @@ import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import fsspec
+
 from jobs.progress import Progress, Snapshot, by_reason, hours
+from pipeline import storage
 from schemas.manifest import ShardManifest
 
 LINE_SECONDS = 15.0
@@ -20,8 +23,8 @@ class RunLog:
     """JSONL records below `<output>/log/`; the only files of an output that may hold times and hosts."""
 
     def __init__(self, output: str) -> None:
-        self.folder = output.rstrip("/") + "/log"
-        self.local = "://" not in output
+        self.folder = storage.join(output, "log")
+        self.local = storage.is_local(output)
         self.name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{socket.gethostname()}-{os.getpid()}"
         self.part, self.lines, self.flushed = 0, list[str](), time.monotonic()
 
@@ -32,8 +35,6 @@ class RunLog:
             self.flush()
 
     def flush(self) -> None:
-        import fsspec
-
         self.flushed = time.monotonic()
         if not self.lines:
             return
@@ -147,12 +148,18 @@ def summary(manifest: ShardManifest, output: str) -> str:
     for shard in shards:
         for reason, count in shard.skipped.items():
             rejects[reason] = rejects.get(reason, 0) + count
-    share = sum(rejects.values()) / clips if clips else 0.0
     return "\n".join(
         (
             f"{rows:,} rows of {clips:,} clips, {hours(sum(s.seconds for s in shards))}, {frames:,} frames, "
             f"{num_bytes / 1e6:,.1f} MB in {len(shards):,} shards",
-            f"rejects: {by_reason(rejects)}, {share:.2%} of the clips" + ("; each in rejects/" if rejects else ""),
+            f"rejects: {by_reason(rejects)}, {reject_share(manifest):.2%} of the clips"
+            + ("; each in rejects/" if rejects else ""),
             f"tokens in {output}/data, all shards listed in {output}/manifest.json",
         )
     )
+
+
+def reject_share(manifest: ShardManifest) -> float:
+    """Rejected clips per clip that went in."""
+    clips = sum(shard.num_clips for shard in manifest.shards)
+    return sum(sum(shard.skipped.values()) for shard in manifest.shards) / clips if clips else 0.0

@@ -1,0 +1,101 @@
+"""Which clips of which corpus: the options `neutok index` and `neutok tokenize` share, and the index they lead to."""
+
+import contextlib
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.options import UsageError, option
+
+if TYPE_CHECKING:
+    from pipeline.index import Index
+
+
+@dataclass(frozen=True)
+class Source:
+    corpus: str = option("what it is: emilia, mls, common_voice, …, or folder or parquet for your own")
+    input: tuple[str, ...] = option("files, folders, globs, brace ranges or URLs (s3://, hf://, https://)")
+    output: str = option("folder or URL for the shards; every node must reach it")
+    unit_mb: float = option("stored audio that makes one shard, in MiB", 128.0)
+    split: tuple[str, ...] = option("only these splits, as the corpus names them", (), separator=",")
+    language: tuple[str, ...] = option("only these languages, ISO 639-1 (639-3 where there is none)", (), separator=",")
+    limit: int | None = option("only the first so many clips", None)
+    keep_known_bad: bool = option("keep clips that the corpus itself lists as bad", False)
+    dry_run: bool = option("say what would be done, and do nothing", False)
+
+
+@contextlib.contextmanager
+def wrong_options() -> Iterator[None]:
+    """What the checks before the first unit raise is about what was asked for, not a fault of the program."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_source(source: Source) -> None:
+    """Raises: ValueError, OSError for what can be known to be wrong before the input is read."""
+    from pipeline.corpora import CORPORA
+
+    if source.corpus not in CORPORA:
+        raise ValueError(f"unknown corpus {source.corpus!r}; known: {', '.join(sorted(CORPORA))}")
+    if not source.unit_mb > 0:
+        raise ValueError(f"--unit-mb must be more than 0, got {source.unit_mb}")
+    if source.limit is not None and source.limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {source.limit}")
+    if not source.dry_run:
+        check_writable(source.output)
+
+
+def check_writable(output: str) -> None:
+    """Raises: OSError if nothing can be written there."""
+    from pipeline import storage
+
+    probe = storage.join(output, "log", f"probe-{uuid.uuid4().hex[:8]}")
+    try:
+        storage.write_atomic(probe, lambda file: None)
+        storage.remove(probe)
+    except Exception as error:  # every store has errors of its own
+        raise OSError(f"cannot write to --output {output}: {error}") from error
+
+
+def absolute(output: str) -> str:
+    """The output as every process of the run understands it, wherever it was started."""
+    return output if "://" in output else str(Path(output).expanduser().resolve())
+
+
+@contextlib.contextmanager
+def index_folder(source: Source) -> Iterator[str]:
+    """Where the index goes: the output, or for a dry run a folder that vanishes."""
+    if not source.dry_run:
+        yield absolute(source.output)
+        return
+    with tempfile.TemporaryDirectory(prefix="neutok-dry-run-") as folder:
+        yield folder
+
+
+def build(source: Source, folder: str) -> "Index":
+    """Raises: ValueError, OSError for inputs that are missing or are not what the corpus says."""
+    from pipeline.index import Selection, build_index
+
+    selection = Selection(source.split, source.language, source.limit, source.keep_known_bad)
+    return build_index(source.corpus, source.input, folder, selection, round(source.unit_mb * 2**20))
+
+
+def plan(index: "Index", source: Source) -> str:
+    """What there is to do, for the screen."""
+    from jobs.progress import by_reason, hours
+
+    count = len({unit.source for unit in index.units})
+    known = hours(index.seconds) if index.seconds is not None else "hours unknown before decoding"
+    size = f"{index.num_bytes / 2**20:,.1f} MiB"
+    return "\n".join(
+        (
+            f"{index.num_clips:,} clips of {source.corpus} in {count:,} sources: {size}, {known}",
+            f"{len(index.units):,} work units of about {source.unit_mb:g} MiB, one shard each",
+            f"rejects known already: {by_reason(index.rejects)}; labels without sound: {index.orphan_labels:,}",
+        )
+    )

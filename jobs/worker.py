@@ -1,0 +1,134 @@
+"""What runs inside a Ray actor: a codec that turns the units it is handed into shards, and a feeder of one archive."""
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import codec as codecs
+from codec.base import Codec
+from pipeline.stream import feed_units
+from pipeline.tokenize import Output, Settings, tokenize_units
+from schemas.audio import AudioFile, Reject
+from schemas.manifest import ShardInfo, WorkUnit
+from schemas.spec import CodecSpec
+
+Files = Sequence[AudioFile | Reject]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What every actor of a run does, and how."""
+
+    codec: str
+    weights: str | None
+    precision: str
+    output: Output
+    settings: Settings
+    folder: str  # the driver's own: what a relative path is relative to
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An actor that holds its codec: what it is and where it runs."""
+
+    spec: CodecSpec
+    host: str
+    device: str
+    pid: int
+    torch: str
+
+
+class Meter:
+    """A codec that also counts the seconds of audio it has encoded."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec, self.spec, self.seconds = codec, codec.spec, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.codec, name)
+
+    def encode(self, waveforms: Tensor, num_samples: Tensor) -> Tensor:
+        codes = self.codec.encode(waveforms, num_samples)
+        self.seconds += float(num_samples.sum()) / self.spec.input_rate
+        return codes
+
+    def decode(self, codes: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        return self.codec.decode(codes, num_frames)
+
+
+class Tokenizer:
+    """An actor of several threads: each call of `tokenize` waits for its own shard, one thread makes them in order.
+
+    So two calls in flight are two units in hand, and the second is being decoded while the first is encoded.
+    """
+
+    def __init__(self, task: Task, use_gpu: bool, threads: int) -> None:
+        self.task, self.use_gpu, self.threads = task, use_gpu, threads
+        self.inbox: queue.SimpleQueue[tuple[WorkUnit, Files | None, Future[ShardInfo]]] = queue.SimpleQueue()
+        self.waiting: dict[str, Future[ShardInfo]] = {}
+        self.codec: Meter | None = None
+
+    def load(self) -> Ready:
+        """Load the codec, once. Not done in `__init__`, so that what is wrong with it travels as the error it is."""
+        if self.use_gpu and not torch.cuda.is_available():
+            raise ValueError("Ray lends this actor a GPU that torch cannot use; install a build of torch for this GPU")
+        with contextlib.suppress(OSError):  # another machine may not have it; then only full paths work
+            os.chdir(self.task.folder)
+        device = "cuda" if self.use_gpu else "cpu"
+        torch.set_num_threads(self.threads)
+        self.codec = Meter(codecs.load(self.task.codec, device, self.task.weights, self.task.precision))
+        threading.Thread(target=self._work, name="tokenize", daemon=True).start()
+        name = torch.cuda.get_device_name() if self.use_gpu else f"cpu, {self.threads} threads"
+        return Ready(self.codec.spec, socket.gethostname(), name, os.getpid(), torch.__version__)
+
+    def tokenize(self, unit: WorkUnit, files: Files | None = None) -> ShardInfo:
+        """The shard of `unit`; `files` are its clips where a feeder has read them."""
+        future: Future[ShardInfo] = Future()
+        self.inbox.put((unit, files, future))
+        return future.result()
+
+    def seconds(self) -> float:
+        """Of audio, encoded since the codec was loaded."""
+        return self.codec.seconds if self.codec is not None else 0.0
+
+    def _work(self) -> None:
+        torch.set_num_threads(self.threads)  # OpenMP keeps this number per thread
+        while True:
+            try:
+                for info in tokenize_units(self._hand(), self.codec, self.task.output, self.task.settings):
+                    self.waiting.pop(info.name).set_result(info)
+            except Exception as error:
+                failed, self.waiting = self.waiting, {}
+                for future in failed.values():
+                    future.set_exception(error)
+
+    def _hand(self) -> Iterator[tuple[WorkUnit, Files | None]]:
+        """Units as they come, for ever."""
+        while True:
+            unit, files, future = self.inbox.get()
+            self.waiting[unit.name] = future
+            yield unit, files
+
+
+class Feeder:
+    """Reads one .gz or .bz2 archive front to back and hands out the stored bytes of one wanted unit after the other."""
+
+    def __init__(self, units: Sequence[WorkUnit], wanted: set[str]) -> None:
+        self.walk = feed_units(units, wanted)
+
+    def next(self) -> tuple[str | None, Files]:
+        """The next unit's name and clips, as two objects: the driver looks at the name only."""
+        try:
+            unit, files = next(self.walk)
+        except StopIteration:
+            return None, []
+        return unit.name, files
