@@ -211,22 +211,25 @@ def _fetch_first(repository: str, files: tuple[str, ...]) -> Path:
     unreachable = None
     for file in files:
         try:
-            if path := _fetch(repository, file):
+            if path := _fetch(repository, file, cached=unreachable is not None):
                 return path
-        except Unreachable as error:  # without a network a later one may still lie in the cache
-            unreachable = error
+        except Unreachable as error:  # without a network, a later one may still lie in the cache
+            unreachable = unreachable or error
     raise unreachable or WeightsError(f"{repository} holds no weights; wanted {' or '.join(files)}")
 
 
-def _fetch(repository: str, file: str) -> Path | None:
-    """A file of a Hub repository (`owner/name` or `owner/name@revision`), or None where it has no such file."""
+def _fetch(repository: str, file: str, cached: bool = False) -> Path | None:
+    """A file of a Hub repository (`owner/name` or `owner/name@revision`), or None where it has no such file.
+
+    `cached` asks the local cache alone. Raises: WeightsError that says what to do.
+    """
     from huggingface_hub import errors, hf_hub_download
 
     repository, _, revision = repository.partition("@")
     page = f"https://huggingface.co/{repository}"
     local = "; or give a local copy as `weights`"
     try:
-        return Path(hf_hub_download(repository, file, revision=revision or None))
+        return Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=cached))
     except errors.GatedRepoError as error:
         raise WeightsError(
             f"{repository} is gated: sign in at {page} and accept its conditions, then run `hf auth login` or set "

@@ -39,7 +39,7 @@ def small_sizes(monkeypatch):
     for name, config in (("neucodec", SMALL_NEUCODEC), ("distill-neucodec", SMALL_DISTILL)):
         monkeypatch.setitem(weights.PUBLISHED, name, (config, f"neuphonic/{name}"))
 
-    def no_network(repository, file, revision=None):
+    def no_network(repository, file, revision=None, local_files_only=False):
         raise errors.LocalEntryNotFoundError(f"no network for {repository}/{file}")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
@@ -341,7 +341,7 @@ def hub(monkeypatch, tmp_path):
     """A pretended Hub: {repository: folder or exception}. Returns it, and the list of what was asked for."""
     repositories, asked = {}, []
 
-    def download(repository, file, revision=None):
+    def download(repository, file, revision=None, local_files_only=False):
         asked.append((repository, file, revision))
         held = repositories[repository]
         if isinstance(held, Exception):
@@ -409,7 +409,7 @@ def test_without_a_network_the_cache_is_enough(monkeypatch, tmp_path):
     model, state = published("neucodec")
     folder = Path(write(tmp_path, state))
 
-    def download(repository, file, revision=None):
+    def download(repository, file, revision=None, local_files_only=False):
         if file == "pytorch_model.bin":
             return str(folder / file)
         raise errors.LocalEntryNotFoundError("offline")
