@@ -1,4 +1,4 @@
-"""Weights out of a fixed rule, for tests, speed and demonstrations without the published ones: their codes mean nothing.
+"""Weights out of a fixed rule, for tests, speed and demonstrations without the published ones: codes mean nothing.
 
 Each tensor is drawn from a generator seeded by its reference name, so any implementation can make the same model.
 """
@@ -17,10 +17,13 @@ from codec.names import Reference, reference_names
 from codec.neucodec import NeuCodec
 
 
-def seed(model: NeuCodec) -> NeuCodec:
-    """Fill every parameter in place by the rule, and warn. Raises: KeyError for a module no checkpoint has."""
+def seed(model: NeuCodec, part: str = "") -> NeuCodec:
+    """Fill every parameter whose name begins with `part` in place by the rule, and warn.
+
+    Raises: KeyError for a module no checkpoint has.
+    """
     warnings.warn("seeded weights: the codes of this model mean nothing, they only test and measure", stacklevel=2)
-    parameters = dict(model.named_parameters())
+    parameters = {name: each for name, each in model.named_parameters() if name.startswith(part)}
     references = reference_names(model.config, parameters)
 
     def set_one(name: str) -> None:

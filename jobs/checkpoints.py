@@ -8,7 +8,7 @@ JSON, where the run stands. What is frozen is not in it: it comes from where it 
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from pipeline import storage
 
 FORMAT = 1
+BEST_BY = (("pesq_wb", 1), ("stoi", 1), ("mel_mse", -1))  # and which way is better
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +32,37 @@ class Position:
     order: dict[str, Any]  # the state of its data order
     recipe: dict[str, Any]
     frozen: dict[str, str]  # hash of each frozen module
-    best: float | None = None  # the best validation score so far
+    best: tuple[int, str, float] | None = None  # the step, metric and value of the best validation so far
     hours: float = 0.0  # of audio trained on
     seconds: float = 0.0  # of training, all attempts together
     format: int = FORMAT
+
+    def after(self, step: int, values: Mapping[str, float]) -> "Position":
+        """With what the last steps add."""
+        hours = self.hours + values["seconds_of_audio"] / 3600
+        return replace(self, step=step, hours=hours, seconds=self.seconds + values["seconds"])
+
+    def at(self, step: int, order: Mapping[str, Any]) -> "Position":
+        return replace(self, step=step, order=dict(order))
+
+    def judged(self, step: int, means: Mapping[str, float]) -> "Position":
+        """With the best validation so far: by the first metric of BEST_BY that was measured."""
+        for name, sign in BEST_BY:
+            if name in means:
+                if self.best is None or self.best[1] != name or sign * means[name] > sign * self.best[2]:
+                    return replace(self, best=(step, name, means[name]))
+                return self
+        return self
 
 
 def folder(output: str) -> str:
     return storage.join(output, "checkpoints")
 
 
-def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: int, best: bool) -> str:
-    """Write a checkpoint, point `latest` (and `best`) to it, remove older ones. Returns: its path.
+def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: int) -> str:
+    """Write a checkpoint, point `latest` to it (and `best`, if its own step was judged best), remove older ones.
 
-    Args: keep: how many of the latest stay; the best stays whatever its age.
+    Args: keep: how many of the latest stay; the best stays whatever its age. Returns: its path.
     """
     name = f"step-{position.step:08d}.safetensors"
     path = storage.join(folder(output), name)
@@ -56,7 +74,8 @@ def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: i
         save_file(whole, local, header)
         storage.write_atomic(path, lambda file: _copy(local, file))
     pointer = json.dumps({"file": name, "step": position.step, "best": position.best}).encode()
-    for which in ("latest", "best") if best else ("latest",):
+    is_best = position.best is not None and position.best[0] == position.step
+    for which in ("latest", "best") if is_best else ("latest",):
         storage.write_atomic(storage.join(folder(output), f"{which}.json"), lambda file: file.write(pointer))
     _remove_old(output, keep)
     return path
@@ -84,7 +103,8 @@ def load(path: str) -> tuple[dict[str, Tensor], Position]:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no mapping
     if fields["format"] != FORMAT:
         raise ValueError(f"{path} has checkpoint format {fields['format']}, this version reads {FORMAT}")
-    return tensors, Position(**fields)
+    best = fields.pop("best")
+    return tensors, Position(**fields, best=tuple(best) if best else None)
 
 
 def pack(models: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:

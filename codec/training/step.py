@@ -37,6 +37,7 @@ class Update:
 
     parts: dict[str, Tensor]
     codes: Tensor  # int32 [B, F]
+    codebook_size: int
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -95,7 +96,8 @@ def update(
     parts["generator_norm"] = nn.utils.clip_grad_norm_(learning(models.generator), recipe.clip_norm)
     optimizers.generator.step()
     parts["total"] = total
-    return Update({name: part.detach() for name, part in parts.items()}, made.codes)
+    codebook_size = unwrap(models.generator).codec.quantizer.codebook_size
+    return Update({name: part.detach() for name, part in parts.items()}, made.codes, codebook_size)
 
 
 def active_weights(recipe: Recipe, step: int) -> dict[str, float]:

@@ -1,0 +1,89 @@
+"""What a run begins with: fresh weights, a frozen speech model, and the codec its recipe builds on or learns from."""
+
+import torch
+from torch import nn
+
+from codec.neucodec import NeuCodec
+from codec.nn.vocos import VocosDecoder
+from codec.seeded import seed
+from codec.training.modules import Generator, SemanticHead
+from codec.training.recipes import RECIPES, Recipe
+
+
+def fresh_codec(recipe: Recipe) -> NeuCodec:
+    """Weights drawn from the recipe's seed: torch's defaults, and where XCodec2 departs from them, as it does."""
+    torch.manual_seed(recipe.seed)
+    codec = NeuCodec(recipe.codec, recipe.name)
+    for module in codec.acoustic.modules():
+        if isinstance(module, nn.Conv1d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    _start_decoder(codec.decoder)
+    return codec
+
+
+def _start_decoder(decoder: VocosDecoder) -> None:
+    for module in decoder.modules():
+        if isinstance(module, nn.Conv1d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+
+
+def begin(recipe: Recipe, base: NeuCodec | None, semantic: NeuCodec | str | None) -> Generator:
+    """The generator of a recipe, before its first step.
+
+    Args: base: the codec of `recipe.starts_from`, which also teaches if the recipe says so. semantic: where the frozen
+        speech model of this codec comes from when the base has none that fits: a codec that holds it, or "seeded".
+    Raises: ValueError if what the recipe needs is not given.
+    """
+    codec = fresh_codec(recipe)
+    head = None
+    teaches = recipe.teacher and base is not None
+    if recipe.has_semantic_loss:
+        speech = base.config.semantic if teaches else recipe.codec.semantic
+        if speech is None:
+            raise ValueError(f"recipe {recipe.name} has a semantic loss, but no semantic model in codec or teacher")
+        head = SemanticHead(recipe.codec.latent_width, speech.out_width)
+    if recipe.starts_from is not None:
+        if base is None:
+            raise ValueError(
+                f"recipe {recipe.name} begins with a codec of recipe {recipe.starts_from}; give it by --start"
+            )
+        _take_over(codec, base, recipe)
+    has_own = base is not None and base.config.semantic == recipe.codec.semantic
+    if recipe.codec.semantic is not None and "semantic" not in recipe.trains and not has_own:
+        if semantic is None:
+            raise ValueError(
+                f"recipe {recipe.name} needs the weights of its frozen speech model; give them by --semantic"
+            )
+        _take_semantic(codec, semantic)
+    return Generator(codec, recipe.trains, head, base if teaches else None)
+
+
+def base_config_of(recipe: Recipe) -> Recipe | None:
+    """The recipe whose result this one begins with."""
+    return RECIPES[recipe.starts_from] if recipe.starts_from else None
+
+
+def _take_over(codec: NeuCodec, base: NeuCodec, recipe: Recipe) -> None:
+    """What is frozen comes from the base whole; what learns starts from it wherever a tensor of its name and shape is
+    there. A student's encoder starts fresh: it is another model, and shapes that fit would fit by chance."""
+    theirs = base.state_dict()
+    for name, part in codec.named_children():
+        if name == "semantic" or (recipe.teacher and name in recipe.trains):
+            continue
+        state = part.state_dict()
+        found = {key: theirs[f"{name}.{key}"] for key in state if f"{name}.{key}" in theirs}
+        fits = {key: value for key, value in found.items() if value.shape == state[key].shape}
+        if name not in recipe.trains and len(fits) < len(state):
+            raise ValueError(
+                f"recipe {recipe.name} keeps {name} frozen, but the codec {base.name!r} given to begin with has it in "
+                "another shape; give a codec trained by the recipe this one starts from"
+            )
+        part.load_state_dict({**state, **fits})
+
+
+def _take_semantic(codec: NeuCodec, semantic: NeuCodec | str) -> None:
+    if isinstance(semantic, NeuCodec):
+        codec.semantic.load_state_dict(semantic.semantic.state_dict())
+        return
+    seed(codec, "semantic.")
