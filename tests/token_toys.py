@@ -1,5 +1,6 @@
 """Token outputs made without audio or codec: random codes in the real layout, for tests of what reads them."""
 
+import hashlib
 import io
 import json
 import tarfile
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.audio import Reject, Utterance
+from schemas.manifest import ShardInfo, ShardManifest
 from schemas.tokens import TokenRecord, reject_batch, token_batch
 
 CODEC = {
@@ -48,13 +50,37 @@ def write_output(folder, units, rejects=(), kind="parquet"):
     folder = Path(folder)
     for name in ("data", "rejects", "done"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    shards = []
     for name, rows in units.items():
-        (write_parquet if kind == "parquet" else write_tar)(folder / "data" / f"{name}.{_ending(kind)}", rows)
+        data = f"data/{name}.{_ending(kind)}"
+        (write_parquet if kind == "parquet" else write_tar)(folder / data, rows)
         lost = [Reject(Utterance(f"{name}_{i}", "toy", "x.tar"), reason, "seen") for i, reason in enumerate(rejects)]
         pq.write_table(pa.Table.from_batches([reject_batch(lost)]), folder / "rejects" / f"{name}.parquet")
-        (folder / "done" / f"{name}.json").write_text("{}")
-    (folder / "run.json").write_text(json.dumps({"codec": CODEC}))
+        shards.append(_info(folder, name, data, rows, rejects))
+        (folder / "done" / f"{name}.json").write_text(shards[-1].to_json())
+    run = {"codec": CODEC, "index": "abc"}
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "manifest.json").write_text(ShardManifest(1, run, tuple(shards), {}).to_json())
     return folder
+
+
+def _info(folder, name, data, rows, rejects):
+    stored = (folder / data).read_bytes()
+    samples = sum(record.num_samples for record in rows)
+    return ShardInfo(
+        name=name,
+        num_clips=len(rows) + len(rejects),
+        num_records=len(rows),
+        num_frames=sum(record.codes.shape[1] for record in rows),
+        num_samples=samples,
+        seconds=samples / 16000,
+        data=data,
+        rejects=f"rejects/{name}.parquet",
+        num_bytes=len(stored),
+        sha256=hashlib.sha256(stored).hexdigest(),
+        rejects_sha256="",
+        skipped={reason: list(rejects).count(reason) for reason in set(rejects)},
+    )
 
 
 def _ending(kind):

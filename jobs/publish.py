@@ -1,0 +1,152 @@
+"""Finished token outputs as one dataset on the Hub, or in any folder: `neutok publish out --repo-id ORG/NAME`."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from jobs.options import COMPLETE, INCOMPLETE, from_namespace, option, parser_of, usage_error
+from pipeline import storage
+from pipeline.card_header import Credit
+
+try:
+    from pipeline.corpora import CORPORA
+except ImportError:
+    CORPORA = {}
+from pipeline.hub import HubRepo, push
+from pipeline.licenses import refusals
+from pipeline.mirror import mirror
+from pipeline.patience import Patience, RedactingFilter, redact
+from pipeline.publication import Plan, make_plan, read_outputs
+from pipeline.staging import Staged, Wording, open_staging, stage
+from schemas.manifest import ShardManifest
+
+PROG = "neutok publish"
+
+
+@dataclass(frozen=True)
+class Options:
+    repo_id: str | None = option("dataset repository on the Hub, ORG/NAME", None)
+    to: str | None = option("instead of the Hub: a folder, or any URL fsspec writes to, as s3://bucket/path", None)
+    license: str | None = option("SPDX identifier for rows that name no licence of their own", None, metavar="ID")
+    allow: tuple[str, ...] = option("refusals to lift, by the names they are told with", (), metavar="NAME")
+    title: str | None = option("heading of the card", None)
+    weights: str | None = option("what readers are to give codec.load, if not the published weights", None)
+    neutts: bool = option("add the configs of three columns that NeuTTS fine-tuning reads", True)
+    file_mb: float = option("size of a file to aim at, in million bytes", 256.0)
+    private: bool = option("create the repository as a private one", False)
+    revision: str = option("branch to publish on", "main")
+    tag: str | None = option("tag to set in the end; named after the data if not given", None)
+    replace: bool = option("delete files of an earlier publication that this one does not have", False)
+    staging: str | None = option("local folder for the files to be sent; inside DIR if not given", None)
+    stage_only: bool = option("write the files to the staging folder, and send nothing", False)
+    workers: int = option("files written at a time", 2)
+    tries: int = option("how often a call that fails is made, in all", 10)
+    retry_seconds: float = option("wait after a failed call; doubles each time", 2.0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = parser_of(Options, PROG, "Publish finished token outputs as a dataset, on the Hub or in a folder.")
+    parser.add_argument(
+        "outputs", nargs="+", metavar="DIR", help="folder of a finished output; several make one dataset"
+    )
+    parsed = parser.parse_args(argv)
+    options = from_namespace(Options, parsed)
+    for handler in logging.getLogger("huggingface_hub").handlers + logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())  # its warnings quote addresses, signatures and all
+    try:
+        check(options)
+        plan, manifests = prepare(parsed.outputs, options)
+        folder, in_place = staging_folder(parsed.outputs, options)
+        open_staging(folder, plan.id, may_clear=not in_place)
+        staged = stage(plan, manifests, folder, wording(options), neutok_version(), options.workers, say)
+    except (ValueError, FileNotFoundError) as error:
+        return usage_error(PROG, redact(str(error)))
+    if options.stage_only or in_place:
+        say(f"{len(staged.files)} files in {folder}")
+        return COMPLETE
+    return send(staged, folder, options)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def check(options: Options) -> None:
+    """Raises: ValueError if the options do not say one place to publish to."""
+    if bool(options.repo_id) == bool(options.to):
+        raise ValueError("name one place to publish to: --repo-id ORG/NAME, or --to FOLDER_OR_URL")
+    if options.repo_id and options.repo_id.count("/") != 1:
+        raise ValueError(f"--repo-id must be ORG/NAME, got {options.repo_id!r}")
+    if min(options.workers, options.tries, options.file_mb) <= 0:
+        raise ValueError("--workers, --tries and --file-mb must be above 0")
+
+
+def prepare(outputs: Sequence[str], options: Options) -> tuple[Plan, list[ShardManifest]]:
+    """The plan, if every row of it may be published. Raises: ValueError with each refusal."""
+    codec, sources, manifests = read_outputs(outputs)
+    twins = options.neutts and codec["num_codebooks"] == 1
+    plan = make_plan(codec, sources, options.license, options.file_mb, twins)
+    if not plan.targets:
+        raise ValueError(f"{', '.join(outputs)}: no rows to publish")
+    refused = refusals(((group.corpus, group.license) for group in plan.groups), options.allow)
+    if refused:
+        raise ValueError("not published:\n  " + "\n  ".join(refused))
+    return plan, manifests
+
+
+def staging_folder(outputs: Sequence[str], options: Options) -> tuple[Path, bool]:
+    """Where the files are written, and whether that is already where they are published."""
+    if options.to and storage.is_local(storage.plain(options.to)):
+        return Path(storage.plain(options.to)), True
+    if options.staging:
+        return Path(options.staging), False
+    if not storage.is_local(storage.plain(outputs[0])):
+        raise ValueError(f"{outputs[0]} is not on this machine; name a local folder with --staging")
+    return Path(storage.plain(outputs[0])) / "publish", False
+
+
+def wording(options: Options) -> Wording:
+    title = options.title or (options.repo_id or storage.plain(options.to or "")).rpartition("/")[2]
+    credits = {
+        name: Credit(corpus.name, corpus.attribution, corpus.citation, corpus.url) for name, corpus in CORPORA.items()
+    }
+    tag = options.tag if options.repo_id else ""
+    return Wording(title, options.repo_id or storage.plain(options.to or ""), tag, options.weights, credits)
+
+
+def send(staged: Staged, folder: Path, options: Options) -> int:
+    """Send what the other side lacks, verify it; returns the exit code."""
+    patience = Patience(options.tries, options.retry_seconds)
+    try:
+        if options.repo_id:
+            if not sys.stderr.isatty():
+                from huggingface_hub.utils import disable_progress_bars
+
+                disable_progress_bars()
+            repo = HubRepo(options.repo_id, options.revision, patience=patience, say=say)
+            made = push(repo, folder, staged.files, staged.tag, options.private, options.replace)
+            say(f"{options.repo_id}: {made} commits made, {len(staged.files)} files, tag {staged.tag}")
+        else:
+            sent = mirror(folder, staged.files, options.to or "", options.replace, patience, say)
+            say(f"{redact(options.to or '')}: {sent} files sent, {len(staged.files)} in all")
+    except ValueError as error:
+        return usage_error(PROG, redact(str(error)))
+    except Exception as error:  # whatever a network does: what was sent is there, another run goes on from it
+        print(f"{PROG}: {redact(f'{type(error).__name__}: {error}')}", file=sys.stderr)
+        print(f"{PROG}: run it again to go on from here", file=sys.stderr)
+        return INCOMPLETE
+    return COMPLETE
+
+
+def neutok_version() -> str:
+    try:
+        return version("neutok")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
