@@ -25,10 +25,11 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
 def plain(path: str | os.PathLike[str]) -> str:
-    """The path as this module keeps it: no `file://`, no trailing slash."""
-    text = os.fspath(path)
-    text = text.removeprefix("file://") if text.startswith("file://") else text
-    return text.rstrip("/") or "/"
+    """The path as this project keeps it: a URL as it is, a local path absolute; no `file://`, no trailing slash."""
+    text = os.fspath(path).removeprefix("file://")
+    if is_local(text):
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - as text, patterns included
+    return text.rstrip("/")
 
 
 def is_local(path: str) -> bool:
