@@ -13,6 +13,8 @@ class FSQ(nn.Module):
 
     def __init__(self, width: int, levels: tuple[int, ...]) -> None:
         super().__init__()
+        if min(levels) < 3:
+            raise ValueError(f"bounded twice, a dimension needs 3 levels or more to reach them all, got {levels}")
         self.levels = levels
         self.codebook_size = prod(levels)
         self.project_in = nn.Linear(width, len(levels))

@@ -35,15 +35,14 @@ def fbank(waveforms: Tensor, num_samples: Tensor | None, bins: int, stack: int) 
 
 def normalize(mel: Tensor, num_frames: Tensor | None) -> Tensor:
     """Zero mean and unit variance of each bin over a row's own frames. [B, frames, bins]."""
-    x = mel.double()
     if num_frames is None:
-        own, count = torch.ones(1, 1, 1, device=x.device), x.shape[1]
+        own, count = torch.ones(1, 1, 1, device=mel.device), mel.shape[1]
     else:
-        own, count = is_valid(num_frames, x.shape[1])[..., None], num_frames[:, None, None]
-    mean = (x * own).sum(1, keepdim=True) / count
-    deviation = (x - mean) * own
-    variance = deviation.square().sum(1, keepdim=True) / (count - 1)
-    return (deviation / (variance + VARIANCE_FLOOR).sqrt()).float()
+        own, count = is_valid(num_frames, mel.shape[1])[..., None], num_frames[:, None, None]
+    mean = ((mel.double() * own).sum(1, keepdim=True) / count).float()
+    deviation = (mel - mean) * own
+    variance = deviation.double().square().sum(1, keepdim=True) / (count - 1)
+    return deviation / (variance + VARIANCE_FLOOR).sqrt().float()
 
 
 def povey_window(device: torch.device) -> Tensor:

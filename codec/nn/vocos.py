@@ -41,7 +41,7 @@ class VocosDecoder(nn.Module):
 
     def backbone(self, x: Tensor, num_frames: Tensor | None) -> Tensor:
         """[B, F, width] -> [B, F, width]."""
-        x = self.embed(zero_tail(x.transpose(1, 2), num_frames, 2))
+        x = self.embed(zero_tail(x.transpose(1, 2), num_frames, 2)).float()
         for block in self.before:
             x = block(x, num_frames)
         x = x.transpose(1, 2)

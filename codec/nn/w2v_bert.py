@@ -26,7 +26,7 @@ class W2VBert(nn.Module):
         """waveforms [B, 1, hops x hop length] -> [B, hops - 1, C]; past a row's own frames lies anything."""
         num_samples = None if num_hops is None else num_hops * self.hop_length
         x = fbank(waveforms[:, 0], num_samples, self.config.mel_bins, self.config.stack)
-        x = self.project(self.norm(x))
+        x = self.project(self.norm(x)).float()
         distances = relative_positions(x.shape[1], self.config.left, self.config.right, x.device)
         hidden_keys = None
         if num_hops is not None:

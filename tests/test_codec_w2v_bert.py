@@ -1,0 +1,46 @@
+"""Our w2v-BERT 2.0 is that of transformers, also where clips are longer than the distances it tells apart."""
+
+import pytest
+import torch
+
+from codec.config import W2VBertConfig
+from codec.names import w2v_bert_modules
+from codec.nn import w2v_bert
+
+SIZE = W2VBertConfig(width=32, layers=2, heads=4, ffn_width=48)
+HOPS = (101, 30, 2)
+
+
+@pytest.mark.oracle
+def test_hidden_states_equal_those_of_transformers(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    reference = transformers.Wav2Vec2BertModel(
+        transformers.Wav2Vec2BertConfig(
+            hidden_size=32,
+            num_hidden_layers=3,  # one more than we keep
+            num_attention_heads=4,
+            intermediate_size=48,
+            apply_spec_augment=False,
+            position_embeddings_type="relative_key",
+        )
+    ).eval()
+    for parameter in reference.parameters():  # norms and biases, too, must matter
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model = w2v_bert.W2VBert(SIZE)
+    stored = {f"semantic_model.{name}": tensor for name, tensor in reference.state_dict().items()}
+    modules = {ours.removeprefix("semantic."): theirs for ours, theirs, _ in w2v_bert_modules(SIZE)}
+    state = {}
+    for name, parameter in model.state_dict().items():
+        module, _, leaf = name.rpartition(".")
+        state[name] = stored[f"{modules[module]}.{leaf}"].view(parameter.shape)
+    model.load_state_dict(state)
+
+    num_hops = torch.tensor(HOPS)
+    features = torch.randn(len(HOPS), max(HOPS) - 1, 160)
+    monkeypatch.setattr(w2v_bert, "fbank", lambda *_: features)
+    mask = torch.arange(max(HOPS) - 1) < num_hops[:, None] - 1
+    with torch.no_grad():
+        wanted = reference(features, attention_mask=mask.long(), output_hidden_states=True).hidden_states[2]
+        got = model(torch.zeros(len(HOPS), 1, 320), num_hops)
+    torch.testing.assert_close(got[mask], wanted[mask], atol=2e-5, rtol=1e-5)
