@@ -29,7 +29,7 @@ from codec.layouts import (
     from_upstream,
     is_transformers,
 )
-from codec.neucodec import NeuCodec, unset
+from codec.neucodec import NeuCodec, build_semantic, unset
 from codec.precision import convert
 from codec.seeded import seed
 
@@ -170,6 +170,19 @@ def _load_file(name: str, path: Path) -> NeuCodec:
         raise WeightsError(f"{path} is not {name!r}: {error}") from error
     model.revision = fingerprint(model.state_dict(), config)
     return model
+
+
+def load_speech_model(config: CodecConfig, folder: str | None = None) -> State:
+    """The parameters of the speech model in `config`, by our names ("semantic...."), out of its own published weights.
+
+    Args: folder: holds `w2v-bert-2.0` or `distilhubert`, or is it; None: the Hub. Raises: WeightsError.
+    """
+    with torch.device("meta"):
+        semantic = build_semantic(config)
+    shapes = {f"semantic.{name}": tensor.shape for name, tensor in semantic.state_dict().items()}
+    path = _fetch_first(UPSTREAM[type(config.semantic)], FOREIGN_UPSTREAM) if folder is None else None
+    path = path or _upstream_file(config, Path(folder).expanduser())
+    return from_reference(from_upstream(read_state(path)), config, shapes)
 
 
 def _upstream_file(config: CodecConfig, folder: Path) -> Path:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from codec.evaluation.metrics import CodeUse
+from codec.training.modules import Generator
 from codec.training.recipes import Recipe
 from codec.training.step import Models, Optimizers, Update, unwrap, update
 from jobs import checkpoints
@@ -60,6 +61,10 @@ class Run:
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.ranks, self.recipe.codec.input_rate)
+
+    @property
+    def generator(self) -> Generator:
+        return unwrap(self.models.generator)
 
     def train(self, crops: Iterator[Crops], stopping: Callable[[], bool]) -> bool:
         """Train on `crops`, which begin at the position's step, until the recipe's last step, the hours given, or
@@ -133,7 +138,7 @@ class Run:
 
     def trained(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
         """The models that learn and their optimizers, by the names a checkpoint has for them."""
-        models = {"generator": unwrap(self.models.generator), "judges": unwrap(self.models.judges)}
+        models = {"generator": self.generator, "judges": unwrap(self.models.judges)}
         return models, {"generator": self.optimizers.generator, "judges": self.optimizers.judges}
 
 

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from pipeline.decoding import Refused, load_native
 from pipeline.order import Order, crop_start
+from pipeline.resample import resample
 from pipeline.shuffle import Rows
-from schemas.audio import AudioFile, AudioSegment, Reject
+from schemas.audio import AudioFile, Reject
 
+LONGEST_SECONDS = 3600.0  # a longer clip is replaced
 MOST_TRIES = 100  # of one slot; a corpus whose rows are broken that often is no corpus
 
 
@@ -123,13 +126,18 @@ class _Steps(IterableDataset):
         """A crop, the same at the output rate, and its seconds; or why the row cannot be used."""
         shape = self.shape
         file = self.clips[dataset].read(row)
-        decoded = file if isinstance(file, Reject) else decode_clip(file)
-        if isinstance(decoded, Reject):
-            return decoded.reason
-        target = resample(decoded.waveform, decoded.sample_rate, shape.output_rate)
+        if isinstance(file, Reject):
+            return file.reason
+        try:
+            waveform, rate = load_native(file.data, LONGEST_SECONDS)
+        except Refused as refused:
+            return refused.reason
+        target = resample(waveform, rate, shape.output_rate)
         whole = resample(target, shape.output_rate, shape.input_rate)
         if len(whole) < shape.hop_length:
             return "too_short"
+        if not np.isfinite(whole).all():
+            return "not_finite"
         start = int(crop_start(luck, len(whole), shape.samples, shape.hop_length))
         crop = whole[start : start + shape.samples]
         begin = start * shape.output_rate // shape.input_rate
@@ -142,23 +150,3 @@ class _Steps(IterableDataset):
 
 def _pad(waveform: np.ndarray, length: int) -> np.ndarray:
     return np.pad(waveform, (0, length - len(waveform))) if len(waveform) < length else np.ascontiguousarray(waveform)
-
-
-def decode_clip(file: AudioFile) -> AudioSegment | Reject:
-    import io
-
-    import soundfile
-
-    try:
-        samples, rate = soundfile.read(io.BytesIO(file.data), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        return Reject(file.utterance, "unreadable", str(error)[:100])
-    return AudioSegment(file.utterance, samples.mean(1), rate)
-
-
-def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    if rate == wanted:
-        return waveform
-    from torchaudio.functional import resample as convert
-
-    return convert(torch.from_numpy(waveform), rate, wanted).numpy()

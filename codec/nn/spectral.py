@@ -13,6 +13,8 @@ from codec.nn.layers import Conv1d, Linear
 from codec.nn.masking import zero_tail
 from codec.nn.mel import LOG_FLOOR, mel_filters
 
+CENTRE = -3.0  # where the log magnitudes of speech lie, about
+
 
 class SpectralEncoder(nn.Module):
     def __init__(self, config: SpectralConfig, sample_rate: int) -> None:
@@ -44,7 +46,7 @@ class SpectralEncoder(nn.Module):
                 window = torch.hann_window(n_fft, device=waveforms.device)
                 spectrum = torch.stft(padded, n_fft, step, window=window, center=False, return_complex=True)
                 mels = spectrum.abs().transpose(1, 2) @ getattr(self, f"filters{i}")
-                parts.append(mels.clamp(min=LOG_FLOOR).log10().unflatten(1, (-1, steps)).flatten(2))
+                parts.append((mels.clamp(min=LOG_FLOOR).log10() - CENTRE).unflatten(1, (-1, steps)).flatten(2))
         return torch.cat(parts, 2)
 
 

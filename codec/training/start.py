@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
+from codec.layouts import State
 from codec.neucodec import NeuCodec
 from codec.nn.vocos import VocosDecoder
 from codec.seeded import seed
 from codec.training.modules import Generator, SemanticHead
-from codec.training.recipes import RECIPES, Recipe
+from codec.training.recipes import Recipe
 
 
 def fresh_codec(recipe: Recipe) -> NeuCodec:
@@ -28,11 +29,11 @@ def _start_decoder(decoder: VocosDecoder) -> None:
             nn.init.zeros_(module.bias)
 
 
-def begin(recipe: Recipe, base: NeuCodec | None, semantic: NeuCodec | str | None) -> Generator:
+def begin(recipe: Recipe, base: NeuCodec | None, semantic: State | str | None) -> Generator:
     """The generator of a recipe, before its first step.
 
     Args: base: the codec of `recipe.starts_from`, which also teaches if the recipe says so. semantic: where the frozen
-        speech model of this codec comes from when the base has none that fits: a codec that holds it, or "seeded".
+        speech model of this codec comes from when the base has none that fits: its parameters, or "seeded".
     Raises: ValueError if what the recipe needs is not given.
     """
     codec = fresh_codec(recipe)
@@ -59,11 +60,6 @@ def begin(recipe: Recipe, base: NeuCodec | None, semantic: NeuCodec | str | None
     return Generator(codec, recipe.trains, head, base if teaches else None)
 
 
-def base_config_of(recipe: Recipe) -> Recipe | None:
-    """The recipe whose result this one begins with."""
-    return RECIPES[recipe.starts_from] if recipe.starts_from else None
-
-
 def _take_over(codec: NeuCodec, base: NeuCodec, recipe: Recipe) -> None:
     """What is frozen comes from the base whole; what learns starts from it wherever a tensor of its name and shape is
     there. A student's encoder starts fresh: it is another model, and shapes that fit would fit by chance."""
@@ -82,8 +78,8 @@ def _take_over(codec: NeuCodec, base: NeuCodec, recipe: Recipe) -> None:
         part.load_state_dict({**state, **fits})
 
 
-def _take_semantic(codec: NeuCodec, semantic: NeuCodec | str) -> None:
-    if isinstance(semantic, NeuCodec):
-        codec.semantic.load_state_dict(semantic.semantic.state_dict())
-        return
-    seed(codec, "semantic.")
+def _take_semantic(codec: NeuCodec, semantic: State | str) -> None:
+    if isinstance(semantic, str):
+        seed(codec, "semantic.")
+    else:
+        codec.semantic.load_state_dict({name.removeprefix("semantic."): value for name, value in semantic.items()})
