@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -22,11 +22,15 @@ from torch import Tensor
 import codec
 from codec.fsq import FSQ
 from codec.neucodec import NeuCodec
-from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
+from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity_clips import Clip, load_clips
+
+if TYPE_CHECKING:
+    from jobs.parity_oracles import Oracle
 
 CODES_PER_FLIP = 20_000  # of as many codes, one may differ,
 NEAR = 1e-4  # if every level it differs in lies this close to a boundary between levels
+OUT_OF_BOUND = 1  # the exit code where the codes are not equal enough
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,7 @@ class Agreement:
     clips: int
     codes: int
     differing: int
-    farthest: (
-        float  # of the differing codes, the greatest distance of a level that differs from its boundary; 0 if none
-    )
+    farthest: float  # the greatest distance from its boundary of a level that differs; 0 if none does
     examples: tuple[str, ...]  # the first differing codes
 
     @property
@@ -78,23 +80,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
     except ValueError as error:
         return usage_error("neutok parity", error)
-    agreements = compare(options, clips)
+    ours, oracle = build(options)
+    agreements = compare(ours, oracle, options.against, clips, options.batch_size if options.ragged else None)
     print(table(agreements))
     if options.json:
         results = [{**asdict(a), "allowed": a.allowed, "within_bound": a.within_bound} for a in agreements]
         Path(options.json).write_text(json.dumps({"options": asdict(options), "results": results}, indent=2) + "\n")
-    return COMPLETE if all(agreement.within_bound for agreement in agreements) else INCOMPLETE
+    return COMPLETE if all(agreement.within_bound for agreement in agreements) else OUT_OF_BOUND
 
 
-def compare(options: ParityOptions, clips: Sequence[Clip]) -> list[Agreement]:
-    """Encode every clip with both, one at a time and in ragged batches, and compare."""
+def build(options: ParityOptions) -> tuple[NeuCodec, "Oracle"]:
+    """Our codec and the oracle, with the same weights."""
     from jobs.parity_oracles import build_oracle
 
     ours = codec.load(options.model, weights=options.weights)
     assert isinstance(ours, NeuCodec)
     # seeded, the neucodec package fills its own weights by its own names, and shares nothing with ours
     shared = None if options.weights == "seeded" and options.against == "neucodec" else ours
-    oracle = build_oracle(options.against, options.model, shared)
+    return ours, build_oracle(options.against, options.model, shared)
+
+
+def compare(
+    ours: NeuCodec, oracle: "Oracle", name: str, clips: Sequence[Clip], batch_size: int | None
+) -> list[Agreement]:
+    """Encode every clip with both, one at a time and, given a batch size, in ragged batches; and compare."""
     expected, alone, clocks = [], [], [0.0, 0.0]
     for clip in clips:
         start = time.perf_counter()
@@ -102,11 +111,11 @@ def compare(options: ParityOptions, clips: Sequence[Clip]) -> list[Agreement]:
         middle = time.perf_counter()
         alone.append(encode_together(ours, [clip])[0])
         clocks = [clocks[0] + middle - start, clocks[1] + time.perf_counter() - middle]
-        note(f"{clip.name}: {len(alone[-1])} codes; so far {options.against} {clocks[0]:.1f} s, ours {clocks[1]:.1f} s")
-    results = [agree(f"ours and {options.against}", ours, clips, alone, expected)]
-    if options.ragged:
-        together = encode_ragged(ours, clips, options.batch_size)
-        results.append(agree(f"ours in ragged batches and {options.against}", ours, clips, together, expected))
+        note(f"{clip.name}: {len(alone[-1])} codes; so far {name} {clocks[0]:.1f} s, ours {clocks[1]:.1f} s")
+    results = [agree(f"ours and {name}", ours, clips, alone, expected)]
+    if batch_size is not None:
+        together = encode_ragged(ours, clips, batch_size)
+        results.append(agree(f"ours in ragged batches and {name}", ours, clips, together, expected))
         results.append(agree("ours in ragged batches and alone", ours, clips, together, alone))
     return results
 
