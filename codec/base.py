@@ -5,6 +5,7 @@ B batch, C channels, T samples, F frames, K codebooks, D features, L levels.
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from schemas.spec import CodecSpec
@@ -12,6 +13,7 @@ from schemas.spec import CodecSpec
 
 class Codec(Protocol):
     spec: CodecSpec
+    device: torch.device  # where waveforms and codes should lie
 
     def encode(self, waveforms: Tensor, num_samples: Tensor) -> Tensor:
         """Codes of a batch of clips of different lengths; a row's codes do not depend on its batch mates.

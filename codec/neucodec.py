@@ -49,6 +49,11 @@ class NeuCodec(nn.Module):
         self.decoder = VocosDecoder(config.latent_width, config.decoder)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights lie, and waveforms and codes should."""
+        return self.fuse.weight.device
+
+    @property
     def spec(self) -> CodecSpec:
         return CodecSpec(
             name=self.name,

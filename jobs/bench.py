@@ -1,4 +1,4 @@
-"""Measurements, each a command of its own: `python -m jobs.bench kill`, `python -m jobs.bench pipeline`."""
+"""Measurements, each a command of its own: `python -m jobs.bench encode`, `python -m jobs.bench kill`, …"""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from jobs.commands import dispatch
 
 BENCHES: dict[str, tuple[str, str]] = {
+    "encode": ("jobs.bench_encode", "times real time of a codec, its share of the device's peak, and where time goes"),
+    "peers": ("jobs.bench_peers", "encoding speed against the published packages, and whether the codes are the same"),
     "kill": ("jobs.bench_kill", "kill -9 actors, drivers and nodes; compare every byte with an undisturbed run"),
     "pipeline": ("jobs.bench_pipeline", "hours of audio per core-hour, with a codec that costs nothing"),
 }
