@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class Slots:
     epoch: np.ndarray  # int64, of the dataset
     filler: np.ndarray  # bool: stands in where the epoch of a single dataset ends inside a batch
     luck: np.ndarray  # uint64, random: for `crop_start`
+
+    def part(self, index: Any) -> "Slots":
+        """Some of them, as numpy indexes."""
+        return Slots(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
 class Order:

@@ -53,7 +53,7 @@ class ParquetShards:
         except (OSError, pa.ArrowException) as error:
             self._open.pop(path, None)
             read_through(path)  # raises where the storage, not the file, is what fails
-            raise Broken(f"row group {group} does not decode: {error}") from error
+            raise Broken(f"row group {group} does not decode: {' '.join(str(error).split())}") from error
 
     def _file(self, path: str) -> pq.ParquetFile:
         if path not in self._open:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,10 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.shards import find_shards
-from pipeline.token_blocks import Block, Broken, ParquetShards, TarShards
+from pipeline.token_blocks import Block, Broken, ParquetShards, TarShards, open_parquet
 from pipeline.token_listing import SPANS, list_shard
 
+logger = logging.getLogger(__name__)
 VERSION = 1
 
 
@@ -44,6 +46,7 @@ class TokenIndex:
     hash: str  # of every column of every row
     borders: np.ndarray  # int64 [blocks + 1]
     block_shard: np.ndarray  # int32 [blocks]
+    block_part: np.ndarray  # int32 [blocks]: which of its shard's
     lengths: np.ndarray  # int32 [rows]: codes of each
     file: str  # the cached table, with the labels
 
@@ -70,6 +73,13 @@ class TokenIndex:
             kept &= np.fromiter((_good(extra, keep.quality) for extra in self._label("extra").to_pylist()), bool)
         return np.flatnonzero(kept)
 
+    def check(self, columns: Sequence[str]) -> None:
+        """Raises: ValueError if the shards have no such columns; what a tar holds shows only row by row."""
+        path = self.shards[self.block_shard[0]] if len(self) else ".tar"
+        names = columns if path.endswith(".tar") else open_parquet(path).schema_arrow.names
+        if missing := set(columns) - set(names):
+            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(names)}")
+
     def block_of(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.borders, rows, "right") - 1
 
@@ -81,8 +91,7 @@ class TokenIndex:
             names = self._keys[first:last].to_pylist()
             found = shards.tar.read(path, names, self._spans[first:last], columns)
         else:
-            group = block - int(np.searchsorted(self.block_shard, self.block_shard[block]))
-            found = shards.parquet.read(path, group, columns)
+            found = shards.parquet.read(path, int(self.block_part[block]), columns)
         whole = np.ones(last - first, bool)
         whole[list(found.broken)] = False
         if "codes" in columns and (
@@ -101,7 +110,7 @@ class TokenIndex:
     @cached_property
     def _spans(self) -> np.ndarray:
         table = pq.read_table(self.file, columns=list(SPANS))
-        return np.stack([table.column(name).to_numpy() for name in SPANS], axis=1)
+        return np.stack([table.column(name).fill_null(0).to_numpy() for name in SPANS], axis=1)  # none in Parquet
 
 
 @dataclass(frozen=True)
@@ -120,35 +129,38 @@ def list_tokens(inputs: str | Sequence[str], cache: str | None = None) -> TokenI
     """The index of token shards, made by reading them once, or as cached.
 
     Args: inputs: shards, or folders of them (an output, its `data`, a published data set), local or any fsspec URL.
-    cache: a folder for it; by default `cache/` in the first input if that is a local folder we may write to, else the
+    cache: a folder for it; by default `.cache/` in the first input if that is a local folder we may write to, else the
     user's own cache.
-    Raises: FileNotFoundError without shards, ValueError for a shard that cannot be listed, OSError from the storage.
+    What is broken is logged and left out; the hash is of what is there.
+    Raises: FileNotFoundError without shards, ValueError for a file that is no token shard, OSError from the storage.
     """
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     shards = tuple(shard for path in inputs for shard in find_shards(path))
     with ThreadPoolExecutor(16) as pool:
-        signatures = list(pool.map(storage.signature, shards))
-    file = storage.join(cache_folder(inputs[0], cache), f"rows-{_digest([VERSION, shards, signatures])[:32]}.parquet")
+        seen = storage.signature(pool.map(storage.entry, shards))
+    file = storage.join(cache_folder(inputs[0], cache), f"rows-{_digest([VERSION, seen])[:32]}.parquet")
     if not storage.exists(file):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            tables = list(pool.map(list_shard, shards))
-        content = hashlib.sha256("".join(digest for _, digest in tables).encode()).hexdigest()
-        table = pa.concat_tables(
-            [t.append_column("shard", pa.array(np.full(len(t), i, np.int32))) for i, (t, _) in enumerate(tables)]
+            listings = list(pool.map(list_shard, shards))
+        broken = {shard: listing.broken for shard, listing in zip(shards, listings, strict=True) if listing.broken}
+        tables = [listing.table for listing in listings]
+        number = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables])
+        table = pa.concat_tables(tables).append_column("shard", pa.array(number))
+        table = table.replace_schema_metadata(
+            {"hash": _digest([listing.digest for listing in listings]), "broken": json.dumps(broken)}
         )
-        table = table.replace_schema_metadata({"hash": content})
         storage.write_atomic(file, lambda out: pq.write_table(table, out, compression="zstd"))
-    places = pq.read_table(file, columns=["shard", "block", "length"])
-    shard, block = places.column("shard").to_numpy(), places.column("block").to_numpy()
+    stored = pq.read_table(file, columns=["shard", "block", "length"])
+    shard, block, lengths = (stored.column(name).to_numpy() for name in ("shard", "block", "length"))
     starts = np.flatnonzero((np.diff(shard, prepend=-1) != 0) | (np.diff(block, prepend=-1) != 0))
-    return TokenIndex(
-        shards,
-        pq.read_schema(file).metadata[b"hash"].decode(),
-        np.append(starts, len(places)),
-        shard[starts],
-        places.column("length").to_numpy(),
-        file,
+    about = stored.schema.metadata
+    index = TokenIndex(
+        shards, about[b"hash"].decode(), np.append(starts, len(shard)), shard[starts], block[starts], lengths, file
     )
+    for path, problems in json.loads(about[b"broken"]).items():
+        for problem in problems:
+            logger.warning("%s is broken and left out, in part: %s", path, " ".join(problem.split()))
+    return index
 
 
 def cache_folder(path: str, given: str | None = None) -> str:
@@ -158,7 +170,7 @@ def cache_folder(path: str, given: str | None = None) -> str:
     if storage.is_local(path):
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         if os.access(folder, os.W_OK):
-            return str(folder / "cache")
+            return str(folder / ".cache")  # hidden from whoever looks for shards
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return str(Path(home) / "neutok" / _digest(path)[:16])
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,96 +12,135 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.token_blocks import Broken, block_of, open_parquet
+from pipeline.token_blocks import Broken, block_of, open_parquet, read_through
 
 TAR_BLOCK_ROWS = 1024
 LABELS = ("corpus", "language", "license", "duration", "extra")  # what a filter may look at, beside the length
 SPANS = ("npy", "npy_size", "json", "json_size")  # where the payloads of a row lie in a tar
 
 
-def list_shard(path: str) -> tuple[pa.Table, str]:
-    """A row for each row of a shard, and the digest of everything in it. Raises: ValueError if it cannot be listed."""
+@dataclass
+class Listing:
+    """What a shard holds: parts of it in order, each with its `block` number; what is broken is told and left out."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, block: int, table: pa.Table, lengths: np.ndarray, digest: str) -> None:
+        columns = {name: table.column(name).cast(EMPTY.schema.field(name).type) for name in table.column_names}
+        places = {"length": pa.array(lengths, pa.int32()), "block": pa.array(np.full(len(table), block, np.int32))}
+        self.tables.append(pa.table({**columns, **places}))
+        self.digests.append(digest)
+
+    @property
+    def table(self) -> pa.Table:
+        return pa.concat_tables([EMPTY, *self.tables], promote_options="default")
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256("".join(self.digests).encode()).hexdigest()
+
+
+def list_shard(path: str) -> Listing:
+    """List a shard, reading all of it.
+
+    Raises: ValueError for a file that is no token shard, OSError if the storage fails.
+    """
+    listing = Listing()
+    (list_tar if path.endswith(".tar") else list_parquet)(path, listing)
+    return listing
+
+
+def list_parquet(path: str, listing: Listing) -> None:
     try:
-        parts = list(_list_tar(path) if path.endswith(".tar") else _list_parquet(path))
-    except (pa.ArrowException, tarfile.TarError, Broken, EOFError) as error:
-        raise ValueError(f"cannot list {path}: {error}; make the shard again, or take it away") from error
-    digest = hashlib.sha256("".join(digest for _, digest in parts).encode()).hexdigest()
-    tables = [t.append_column("block", pa.array(np.full(len(t), i, np.int32))) for i, (t, _) in enumerate(parts)]
-    return pa.concat_tables([_EMPTY, *tables], promote_options="default"), digest
-
-
-def _list_parquet(path: str) -> Iterator[tuple[pa.Table, str]]:
-    file = open_parquet(path)
+        file = open_parquet(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        read_through(path)  # raises if it is the storage that fails
+        listing.broken.append(f"all of it: {error}")
+        return
     names = file.schema_arrow.names
     if missing := {"__key__", "codes"} - set(names):
         raise ValueError(f"{path} is no token shard: it has no column {', '.join(sorted(missing))}")
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, use_threads=False)
-        if len(table):
-            digest = hashlib.sha256()
-            for name in sorted(names):
-                digest.update(name.encode())
-                _feed(digest, table.column(name))
+        try:
+            table = file.read_row_group(group, use_threads=False)
             lengths = np.diff(block_of(table.select(["codes"])).bounds)
-            yield _listing(table.select([n for n in ("__key__", *LABELS) if n in names]), lengths), digest.hexdigest()
+        except (OSError, pa.ArrowException, Broken) as error:
+            read_through(path)
+            listing.broken.append(f"row group {group}, {file.metadata.row_group(group).num_rows} rows: {error}")
+            continue
+        digest = hashlib.sha256()
+        for name in sorted(names):
+            digest.update(name.encode())
+            _feed(digest, table.column(name))
+        if len(table):
+            labels = table.select([name for name in ("__key__", *LABELS) if name in names])
+            listing.add(group, labels, lengths, digest.hexdigest())
 
 
-def _list_tar(path: str) -> Iterator[tuple[pa.Table, str]]:
-    """Members are listed by their places; `<key>.npy` and `<key>.json` are neighbours, in either order."""
+def list_tar(path: str, listing: Listing) -> None:
+    """Rows are neighbours `<key>.npy` and `<key>.json`, in either order; listed by where their payloads lie."""
     rows: list[dict[str, Any]] = []
-    digest = hashlib.sha256()
     row: dict[str, Any] = {}
-    with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-        for member in tar:
-            key, _, kind = member.name.partition(".")
-            if kind not in ("npy", "json") or not member.isfile():
-                continue
-            if row.setdefault("__key__", key) != key or kind in row:
-                raise ValueError(f"{path}: {row['__key__']} has no partner beside it")
-            payload = tar.extractfile(member).read()
-            row |= {kind: member.offset_data, f"{kind}_size": member.size}
-            digest.update(f"{member.name} {member.size} ".encode() + payload)
-            if kind == "json":
-                labels = json.loads(payload)
-                row |= {name: labels.get(name) for name in LABELS}
-            else:
-                row["length"] = (member.size - _npy_header(payload)) // 2
-            if "npy" in row and "json" in row:
-                rows.append(row)
-                row = {}
-            if len(rows) == TAR_BLOCK_ROWS:
-                yield _tar_listing(rows), digest.hexdigest()
-                rows = []
-    if row:
-        raise ValueError(f"{path}: {row['__key__']} has no partner beside it")
-    if rows:
-        yield _tar_listing(rows), digest.hexdigest()
+    digest = hashlib.sha256()
+
+    def flush() -> None:
+        if rows:
+            schema = pa.schema([EMPTY.schema.field(name) for name in ("__key__", *LABELS, *SPANS)])
+            lengths = np.array([row["length"] for row in rows])
+            listing.add(len(listing.tables), pa.Table.from_pylist(rows, schema), lengths, digest.hexdigest())
+            rows.clear()
+
+    try:
+        with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            for member in tar:
+                key, _, kind = member.name.partition(".")
+                if kind not in ("npy", "json") or not member.isfile():
+                    continue
+                if row and (row["__key__"] != key or kind in row):
+                    listing.broken.append(f"{row['__key__']}: no partner beside it")
+                    row = {}
+                payload = tar.extractfile(member).read()
+                digest.update(f"{member.name} {member.size} ".encode() + payload)
+                row |= {"__key__": key, kind: member.offset_data, f"{kind}_size": member.size}
+                try:
+                    row |= _labels(payload) if kind == "json" else {"length": _num_codes(payload)}
+                except ValueError as error:
+                    row["broken"] = str(error)
+                if "npy" in row and "json" in row:
+                    if "broken" in row:
+                        listing.broken.append(f"{key}: {row['broken']}")
+                    else:
+                        rows.append(row)
+                    row = {}
+                if len(rows) == TAR_BLOCK_ROWS:
+                    flush()
+    except (tarfile.TarError, EOFError) as error:
+        listing.broken.append(f"the rest, after {row.get('__key__') or (rows and rows[-1]['__key__'])}: {error}")
+    flush()
 
 
-def _npy_header(payload: bytes) -> int:
-    """Bytes before the numbers of an .npy file. Raises: ValueError unless these are uint16."""
-    file = io.BytesIO(payload)
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    _, _, dtype = read(file)
-    if dtype != np.dtype("<u2"):
-        raise ValueError(f"codes in a tar must be uint16, got {dtype}")
-    return file.tell()
+def _labels(payload: bytes) -> dict[str, Any]:
+    labels = json.loads(payload)
+    if not isinstance(labels, dict):
+        raise ValueError("its labels are no JSON object")
+    return {name: labels.get(name) for name in LABELS}
 
 
-def _tar_listing(rows: list[dict[str, Any]]) -> pa.Table:
-    table = pa.Table.from_pylist(rows, pa.schema([f for f in _EMPTY.schema if f.name in ("__key__", *LABELS, *SPANS)]))
-    return _listing(table, np.array([row["length"] for row in rows]))
+def _num_codes(payload: bytes) -> int:
+    """Codes of an .npy file. Raises: ValueError unless it holds uint16."""
+    codes = np.load(io.BytesIO(payload), allow_pickle=False)
+    if codes.dtype != np.uint16:
+        raise ValueError(f"codes in a tar must be uint16, got {codes.dtype}")
+    return codes.size
 
 
-def _listing(labels: pa.Table, lengths: np.ndarray) -> pa.Table:
-    columns = {name: labels.column(name).cast(_EMPTY.schema.field(name).type) for name in labels.column_names}
-    return pa.table({**columns, "length": pa.array(lengths, pa.int32())})
-
-
-_EMPTY = pa.schema(
+EMPTY = pa.schema(
     [pa.field(name, pa.string()) for name in ("__key__", *LABELS) if name != "duration"]
-    + [pa.field("duration", pa.float64()), pa.field("length", pa.int32())]
+    + [pa.field("duration", pa.float64()), pa.field("length", pa.int32()), pa.field("block", pa.int32())]
     + [pa.field(name, pa.int64()) for name in SPANS]
 ).empty_table()
 

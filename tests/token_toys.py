@@ -1,105 +1,59 @@
-"""Token outputs made without audio or codec: random codes in the real layout, for tests of what reads them."""
+"""Small token shards for tests: rows that say by themselves which they are, as Parquet or WebDataset."""
 
-import hashlib
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.audio import Reject, Utterance
-from schemas.manifest import ShardInfo, ShardManifest
-from schemas.tokens import TokenRecord, reject_batch, token_batch
-
-CODEC = {
-    "name": "neucodec",
-    "revision": "0123abcd",
-    "precision": "float32",
-    "input_rate": 16000,
-    "output_rate": 24000,
-    "hop_length": 320,
-    "num_codebooks": 1,
-    "codebook_size": 65536,
-    "levels": [4] * 8,
-    "extra_frames": 0,
-}
+from schemas.audio import Utterance
+from schemas.tokens import TokenRecord, token_batch
 
 
-def records(number, seed=0, corpus="toy", frames=(50, 500), **labels):
-    """Rows of random codes; labels may be values or functions of the row's number."""
-    draw = np.random.default_rng(seed)
-    made = []
-    for row in range(number):
-        length = int(draw.integers(*frames))
-        known = {name: value(row) if callable(value) else value for name, value in labels.items()}
-        known.setdefault("text", f"Sentence {row}.")
-        known.setdefault("language", "en")
-        known.setdefault("speaker", f"speaker {row % 3}")
-        known.setdefault("license", "CC-BY-4.0")
-        key = f"{corpus}_{seed}_{row:05}"
-        utterance = Utterance(key, corpus, f"/private/place/{corpus}-{seed}.tar::{key}.mp3", **known)
-        made.append(TokenRecord(utterance, draw.integers(0, 65536, (1, length), np.uint16), length * 320 + 7))
-    return made
-
-
-def write_output(folder, units, rejects=(), kind="parquet"):
-    """An output of one shard a unit (name -> records), with rejects, sidecars, run.json and manifest.json."""
-    folder = Path(folder)
-    for name in ("data", "rejects", "done"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    shards = []
-    for name, rows in units.items():
-        data = f"data/{name}.{_ending(kind)}"
-        (write_parquet if kind == "parquet" else write_tar)(folder / data, rows)
-        lost = [Reject(Utterance(f"{name}_{i}", "toy", "x.tar"), reason, "seen") for i, reason in enumerate(rejects)]
-        pq.write_table(pa.Table.from_batches([reject_batch(lost)]), folder / "rejects" / f"{name}.parquet")
-        shards.append(_info(folder, name, data, rows, rejects))
-        (folder / "done" / f"{name}.json").write_text(shards[-1].to_json())
-    run = {"codec": CODEC, "index": "abc"}
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "manifest.json").write_text(ShardManifest(1, run, tuple(shards), {}).to_json())
-    return folder
-
-
-def _info(folder, name, data, rows, rejects):
-    stored = (folder / data).read_bytes()
-    samples = sum(record.num_samples for record in rows)
-    return ShardInfo(
-        name=name,
-        num_clips=len(rows) + len(rejects),
-        num_records=len(rows),
-        num_frames=sum(record.codes.shape[1] for record in rows),
-        num_samples=samples,
-        seconds=samples / 16000,
-        data=data,
-        rejects=f"rejects/{name}.parquet",
-        num_bytes=len(stored),
-        sha256=hashlib.sha256(stored).hexdigest(),
-        rejects_sha256="",
-        skipped={reason: list(rejects).count(reason) for reason in set(rejects)},
+def record(number, corpus="toy", languages=("en", "de")):
+    """Row `number`: its codes begin with it, and its labels follow from it."""
+    rng = np.random.default_rng(number)
+    codes = rng.integers(0, 65_536, (1, int(rng.integers(20, 200))), np.uint16)
+    codes[0, :2] = number // 65_536, number % 65_536
+    utterance = Utterance(
+        id=f"{corpus}_{number:06d}",
+        corpus=corpus,
+        source=f"/data/{corpus}.tar::{number}.wav",
+        text=f"Row number {number}.",
+        language=languages[number % len(languages)],
+        license="CC0-1.0" if number % 3 else "CC-BY-4.0",
+        extra=json.dumps({"dnsmos": 2 + number % 5 / 2}) if number % 11 else "{}",
     )
+    return TokenRecord(utterance, codes, 320 * codes.shape[1])
 
 
-def _ending(kind):
-    return "parquet" if kind == "parquet" else "tar"
+def write_parquet(path, records, group_rows=50, columns=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_batches([token_batch(records, 16_000)])
+    pq.write_table(table.select(columns) if columns else table, path, row_group_size=group_rows, compression="zstd")
 
 
-def write_parquet(path, rows):
-    table = pa.Table.from_batches([token_batch(rows, 16000)])
-    pq.write_table(table.replace_schema_metadata({"codec": json.dumps(CODEC)}), path, compression="zstd")
-
-
-def write_tar(path, rows):
-    batch = token_batch(rows, 16000).to_pylist()
+def write_tar(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for record, row in zip(rows, batch, strict=True):
-            key, _ = row.pop("__key__"), row.pop("codes")
-            file = io.BytesIO()
-            np.save(file, np.ascontiguousarray(record.codes.T).reshape(-1))
-            for ending, data in (("npy", file.getvalue()), ("json", json.dumps(row).encode())):
-                member = tarfile.TarInfo(f"{key}.{ending}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+        for row in token_batch(records, 16_000).to_pylist():
+            codes = io.BytesIO()
+            np.save(codes, np.array(row.pop("codes"), np.uint16))
+            key = row.pop("__key__")
+            for kind, payload in (("json", json.dumps(row).encode()), ("npy", codes.getvalue())):
+                member = tarfile.TarInfo(f"{key}.{kind}")
+                member.size = len(payload)
+                tar.addfile(member, io.BytesIO(payload))
+
+
+def write_set(folder, sizes, first=0, corpus="toy", group_rows=50, kind="parquet"):
+    """Shards of these sizes, rows numbered from `first` on. Returns the folder as text."""
+    for i in range(len(sizes)):
+        records = [record(first + n, corpus) for n in range(sum(sizes[:i]), sum(sizes[: i + 1]))]
+        if kind == "parquet":
+            write_parquet(folder / f"{corpus}-{i:03d}.parquet", records, group_rows)
+        else:
+            write_tar(folder / f"{corpus}-{i:03d}.tar", records)
+    return str(folder)

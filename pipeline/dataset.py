@@ -1,0 +1,188 @@
+"""Token shards as a training stream: the same global batches on any number of ranks and workers, resumed exactly.
+
+dataset = TokenDataset("out/emilia", batch_size=256, template=Plain(base=32_000), sequence_length=2048)
+if state is not None:
+    dataset.load_state_dict(state)
+for batch in DataLoader(dataset, batch_size=None, num_workers=2):
+    ...                                           # train on it; then, whatever was loaded ahead:
+    state = dataset.state_dict(batch["step"] + 1)
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pipeline.order import Order, Slots, share
+from pipeline.templates import Template
+from pipeline.token_index import Keep
+from pipeline.token_reader import Reader
+from pipeline.token_source import open_source
+from pipeline.token_views import IdView, PackedView, RowView, View
+
+logger = logging.getLogger(__name__)
+STEPS_AHEAD = 32  # how far a worker looks for blocks to load
+ATTEMPTS = 64  # to find a row that stands in for a broken one
+Weights = Mapping[str, float]
+
+
+class TokenDataset(IterableDataset):
+    """Rows, or packed sequences, of token shards, in the order that `Order` gives; one item is a rank's part of a step.
+
+    Use it with `DataLoader(dataset, batch_size=None, num_workers=N)`, alone, under DDP or Ray Train. Iterating begins
+    at `position`, the number of steps done, each time anew.
+
+    Args:
+        inputs: shards or folders of them, local or any fsspec URL; or {name: shards} to mix data sets.
+        batch_size: rows, or packed sequences, of a step over all ranks.
+        steps: where to end. By default after one epoch; several data sets, which end apart, go on for ever.
+        weights: {name: weight} or a schedule [(step, {name: weight}), ...]; by default data sets count by their rows.
+        keep: the rows to train on: a rule for all, or {name: rule}.
+        columns: what to read of a row where no template says it. Items are `TokenBatch`.
+        template: turns rows into ids. sequence_length: packs these into sequences, with `pad` at their ends; items are
+            then dictionaries of the int64 tensors [b, sequence_length] of `packing.lay_out`, of `filler` and `step`.
+        view: another view of the rows, such as `token_audio.AudioView`.
+        collate: called on each item, in the worker.
+        rank, world: by default those of torch.distributed, or else of torchrun's environment, when this is made.
+        window: rows that are shuffled together. cache: where indexes are kept, see `token_index.list_tokens`.
+    Attributes: order; dropped, {name: {reason: rows left out}}.
+    Raises: ValueError for options that do not fit each other or the shards, FileNotFoundError without shards.
+    """
+
+    def __init__(
+        self,
+        inputs: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+        batch_size: int,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        weights: Weights | Sequence[tuple[int, Weights]] | None = None,
+        keep: Keep | Mapping[str, Keep] | None = None,
+        columns: Sequence[str] = ("__key__", "text", "codes"),
+        template: Template | None = None,
+        sequence_length: int | None = None,
+        pad: int = 0,
+        view: View | None = None,
+        collate: Callable[[Any], Any] | None = None,
+        rank: int | None = None,
+        world: int | None = None,
+        window: int = 32_768,
+        cache: str | None = None,
+    ) -> None:
+        super().__init__()
+        if sequence_length is not None and template is None:
+            raise ValueError("sequence_length packs ids: give the template that makes them")
+        if view is not None and template is not None:
+            raise ValueError("a view and a template each say what to make of the rows: give one")
+        if template is not None:
+            view = IdView(template) if sequence_length is None else PackedView(template, sequence_length, pad)
+        self.view, self.collate, self.position = view or RowView(tuple(columns)), collate, 0
+        self.rank, self.world = place_in_world() if rank is None or world is None else (rank, world)
+        self._share = share(batch_size, self.rank, self.world)
+        named = dict(inputs) if isinstance(inputs, Mapping) else {"tokens": inputs}
+        rules = dict(keep) if isinstance(keep, Mapping) else dict.fromkeys(named, keep or Keep())
+        if unknown := {*rules} - {*named}:
+            raise ValueError(f"keep names {sorted(unknown)}; the data sets are {sorted(named)}")
+        self.sources = [
+            open_source(name, paths, rules.get(name, Keep()), self.view.columns, template, sequence_length, cache)
+            for name, paths in named.items()
+        ]
+        self.dropped = {source.name: source.dropped for source in self.sources}
+        in_slots = int(window / max(source.rows_per_slot for source in self.sources))
+        rows, mixture = [source.slots for source in self.sources], by_place(weights, list(named))
+        self.order = Order(rows, batch_size, seed, epoch, mixture, max(1, in_slots))
+        self.steps = self.order.steps_per_epoch if steps is None and len(rows) == 1 else steps
+
+    def state_dict(self, done: int | None = None) -> dict[str, int | str]:
+        """Where a run stands, a few integers and a hash. done: steps trained on, by default `position`."""
+        return self.order.state(self.position if done is None else done)
+
+    def load_state_dict(self, state: Mapping[str, int | str]) -> None:
+        """Go on from there, on any number of ranks and workers. Raises: ValueError if its batches were others."""
+        self.position = self.order.resume(dict(state))
+
+    def __len__(self) -> int:
+        if self.steps is None:
+            raise TypeError("several data sets, mixed, have no end of their own; give steps")
+        return max(0, self.steps - self.position)
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        # the loader takes from its workers in turn, so a worker makes every num_workers-th step
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        reader = Reader(self.sources, self.view.columns, self.order.window)
+        try:
+            ahead = self._ask(reader, self.position + first, stride)
+            while ahead:
+                now, ahead = ahead, self._ask(reader, ahead[-1][0] + stride, stride)
+                for step, slots in now:
+                    item = self._item(reader, step, slots)
+                    yield item if self.collate is None else self.collate(item)
+        finally:
+            reader.close()
+
+    def _ask(self, reader: Reader, first: int, stride: int) -> list[tuple[int, Slots]]:
+        """The next steps of this worker; their blocks begin to load."""
+        steps = first + stride * np.arange(STEPS_AHEAD)
+        steps = steps if self.steps is None else steps[steps < self.steps]
+        slots = self.order.at(steps[:, None] * self.order.batch_size + np.arange(self.order.batch_size)[self._share])
+        for d in np.unique(slots.dataset):
+            reader.want(d, self.sources[d].index_rows(slots.row[slots.dataset == d]))
+        return [(int(step), slots.part(i)) for i, step in enumerate(steps)]
+
+    def _item(self, reader: Reader, step: int, slots: Slots) -> Any:
+        contents: list[Any] = [None] * len(slots.row)
+        filler = slots.filler.tolist()
+        for d in np.unique(slots.dataset):
+            here = np.flatnonzero(slots.dataset == d)
+            found = self._make(reader, d, slots.row[here].tolist(), slots.luck[here].tolist())
+            for i, content in zip(here, found, strict=True):
+                contents[i] = content
+        for i in [i for i, content in enumerate(contents) if content is None]:
+            contents[i], filler[i] = self._stand_in(reader, slots, i), True
+        return self.view.stack(step, contents, filler)
+
+    def _make(self, reader: Reader, dataset: int, slots: list[int], luck: list[int]) -> list[Any | None]:
+        """What the view makes of these slots, None for one of which nothing can be read."""
+        source = self.sources[dataset]
+        pieces = [source.pieces(slot) for slot in slots]
+        found = iter(reader.find(dataset, [row for slot in pieces for row, _, _ in slot]))
+        placed = [[(next(found), start, count) for _, start, count in slot] for slot in pieces]
+        readable = [[(*place, start, count) for place, start, count in slot if place is not None] for slot in placed]
+        return self.view.make(readable, luck)
+
+    def _stand_in(self, reader: Reader, slots: Slots, i: int) -> Any:
+        """What a slot holds whose own row cannot be read. Raises: RuntimeError if nothing in its data set can."""
+        number, dataset, luck = int(slots.number[i]), int(slots.dataset[i]), int(slots.luck[i])
+        name = self.sources[dataset].name
+        for attempt in range(1, ATTEMPTS):
+            row = self.order.filler(number, attempt)
+            content = self._make(reader, dataset, [row], [luck])[0]
+            if content is not None:
+                step = number // self.order.batch_size
+                logger.warning("step %d, slot %d: %s %d stands in for %d", step, number, name, row, slots.row[i])
+                return content
+        raise RuntimeError(f"{ATTEMPTS} rows of {name!r} in turn cannot be read; look at the log, and at the shards")
+
+
+def place_in_world() -> tuple[int, int]:
+    """Rank and number of ranks, as torch.distributed knows them, or torchrun says; (0, 1) alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def by_place(weights: Weights | Sequence[tuple[int, Weights]] | None, names: Sequence[str]) -> list[Any] | None:
+    """Weights by name as an order takes them, by place. Raises: ValueError if they name other data sets."""
+    if weights is None:
+        return None
+    schedule = [(0, weights)] if isinstance(weights, Mapping) else list(weights)
+    for _, part in schedule:
+        if {*part} != {*names}:
+            raise ValueError(f"weights must name the data sets {sorted(names)}, each once; got {sorted(part)}")
+    return [(step, [part[name] for name in names]) for step, part in schedule]

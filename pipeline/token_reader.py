@@ -1,0 +1,80 @@
+"""Rows of token sets on demand, from blocks loaded ahead in the background and kept while their window lasts."""
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from pipeline.token_blocks import Block, Broken
+from pipeline.token_index import Shards
+from pipeline.token_source import Source
+
+logger = logging.getLogger(__name__)
+WAITS = (1.0, 5.0, 15.0)  # seconds between tries, where a storage does not answer
+
+
+class Reader:
+    """Reads rows by number; one thread loads. Blocks of two windows of each set are kept: the present and the next."""
+
+    def __init__(self, sources: Sequence[Source], columns: Sequence[str], window: int) -> None:
+        self.sources, self.columns = sources, columns
+        self._shards = Shards.open()
+        self._loader = ThreadPoolExecutor(1)
+        self._blocks: list[OrderedDict[int, Future[Block | None]]] = [OrderedDict() for _ in sources]
+        self._room = [
+            8 + math.ceil(2.5 * window * source.rows_per_slot * (len(source.index.borders) - 1) / len(source.rows))
+            for source in sources
+        ]
+
+    def want(self, source: int, rows: np.ndarray) -> None:
+        """Begin to load the blocks of these rows."""
+        blocks, first = np.unique(self.sources[source].index.block_of(rows), return_index=True)
+        for block in blocks[np.argsort(first)].tolist():
+            self._block(source, block)
+
+    def find(self, source: int, rows: Sequence[int]) -> list[tuple[Block, int] | None]:
+        """The block of each row and its place there; None for a row that is broken. Raises: OSError from storage."""
+        index = self.sources[source].index
+        blocks = index.block_of(np.asarray(rows))
+        places = (np.asarray(rows) - index.borders[blocks]).tolist()
+        found: list[tuple[Block, int] | None] = []
+        for block, place in zip(blocks.tolist(), places, strict=True):
+            loaded = self._block(source, block).result()
+            found.append(None if loaded is None or place in loaded.broken else (loaded, place))
+        return found
+
+    def close(self) -> None:
+        self._loader.shutdown(wait=True, cancel_futures=True)
+
+    def _block(self, source: int, block: int) -> Future[Block | None]:
+        kept = self._blocks[source]
+        if block not in kept:
+            while len(kept) >= self._room[source]:
+                kept.popitem(last=False)
+            kept[block] = self._loader.submit(self._load, source, block)
+        kept.move_to_end(block)
+        return kept[block]
+
+    def _load(self, source: int, block: int) -> Block | None:
+        index = self.sources[source].index
+        shard = index.shards[index.block_shard[block]]
+        for wait in (*WAITS, None):
+            try:
+                found = index.read(block, self.columns, self._shards)
+                for place, problem in found.broken.items():
+                    logger.warning("%s: row %d is broken: %s", shard, index.borders[block] + place, problem)
+                return found
+            except Broken as problem:
+                rows = index.borders[block : block + 2]
+                logger.warning("%s: rows %d to %d are broken: %s", shard, rows[0], rows[1] - 1, problem)
+                return None
+            except OSError as error:
+                if wait is None:
+                    raise
+                logger.warning("%s: no answer from the storage (%s), again in %g s", shard, type(error).__name__, wait)
+                time.sleep(wait)
+        raise AssertionError
