@@ -1,7 +1,7 @@
 """What there is to do, what is done, and what is whole."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -35,6 +35,8 @@ class ShardInfo:
     sha256: str
     rejects_sha256: str
     skipped: dict[str, int]  # rejects by reason
+    corpus: str = ""
+    samples_by_language: dict[str, int] = field(default_factory=dict)  # "" where no language is given
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"

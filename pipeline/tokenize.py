@@ -1,0 +1,136 @@
+"""The whole path from stored speech to token shards: `tokenize_unit` to read, `tokenize_units` to run."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from codec.base import Codec
+from pipeline.audio import load_audio
+from pipeline.batch import Item, windows
+from pipeline.commit import commit
+from pipeline.decode_pool import DecodePool
+from pipeline.decoding import Limits
+from pipeline.encode import Encoder, Result, encode
+from pipeline.output import Output
+from pipeline.overlap import Files, Overlap
+from pipeline.stream import read_unit
+from schemas.audio import AudioFile, AudioSegment, Reject
+from schemas.manifest import ShardInfo, WorkUnit
+
+__all__ = ["Output", "Settings", "tokenize_unit", "tokenize_units"]
+
+BATCH_SECONDS = {"cpu": 60.0, "cuda": 240.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a unit becomes a shard. Raises: ValueError for what cannot be."""
+
+    max_seconds: float = 60.0  # a longer clip is a reject
+    split_seconds: float | None = None  # cut longer clips instead
+    batch_seconds: float | None = None  # of padded sound in one batch; None: by the codec's device
+    window_seconds: float = 1200.0  # batches are planned inside windows of so much sound
+    decode_workers: int = 1  # processes
+
+    def __post_init__(self) -> None:
+        for name in ("max_seconds", "split_seconds", "batch_seconds", "window_seconds", "decode_workers"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be more than 0, got {value}")
+        if self.split_seconds is not None and self.split_seconds < 1:
+            raise ValueError(
+                f"split_seconds must be at least 1, got {self.split_seconds}; a piece has to hold some words"
+            )
+        if self.split_seconds is not None and self.split_seconds > self.window_seconds:
+            raise ValueError(f"split_seconds must be at most {self.window_seconds:g}, got {self.split_seconds}")
+
+    def limits(self, codec: Codec) -> Limits:
+        return Limits(codec.spec.input_rate, self.max_seconds, self.split_seconds)
+
+    def seconds_per_batch(self, codec: Codec) -> float:
+        device = torch.device(getattr(codec, "device", "cpu")).type
+        return self.batch_seconds or BATCH_SECONDS.get(device, BATCH_SECONDS["cpu"])
+
+
+def tokenize_unit(
+    unit: WorkUnit, codec: Codec, output: Output, settings: Settings, files: Files | None = None
+) -> ShardInfo:
+    """Turn one work unit into one token shard. Doing it twice changes nothing.
+
+    `files` are its clips where they have been read already. Raises: what reading raises, and ValueError if a clip
+    were lost on the way; then nothing is written.
+    """
+    limits = settings.limits(codec)
+    clips = distinct(read_unit(unit) if files is None else files)
+    with DecodePool(limits, settings.decode_workers) as pool:
+        segments = load_audio(clips, limits, pool)
+        together = windows(segments, settings.window_seconds)
+        records = encode(together, codec, settings.seconds_per_batch(codec))
+        return commit(output, unit, records, codec.spec)
+
+
+def tokenize_units(
+    units: Iterable[tuple[WorkUnit, Files | None]],
+    codec: Codec,
+    output: Output,
+    settings: Settings,
+    progress: Callable[[float], None] | None = None,
+    failed: Callable[[WorkUnit, Exception], None] | None = None,
+) -> Iterator[ShardInfo]:
+    """The shards of many units, each as `tokenize_unit` would make it, with all stages at work at once.
+
+    A thread reads and has clips decoded, ahead of the encoder and across the borders of units; the caller's thread
+    encodes; a third verifies and places finished shards. `units` may wait for the next unit as long as it likes:
+    what is finished meanwhile comes out.
+
+    Args: progress: told the seconds of sound that have been encoded, window by window. failed: told of a unit that
+        cannot be done, and the others go on; without it the first such error ends everything and is raised.
+    Memory: WINDOWS_AHEAD + 2 windows of sound (76 MB each at 20 minutes), the pool's budget (128 MB), and one chunk of
+        stored clips per decoder, whatever the lengths and the number of clips.
+    """
+    limits, batch_seconds = settings.limits(codec), settings.seconds_per_batch(codec)
+    with DecodePool(limits, settings.decode_workers) as pool:
+
+        def load(unit: WorkUnit, files: Files | None) -> Iterator[list[Item]]:
+            segments = load_audio(distinct(read_unit(unit) if files is None else files), limits, pool)
+            return windows(segments, settings.window_seconds)
+
+        def place(unit: WorkUnit, results: Sequence[Result]) -> ShardInfo:
+            return commit(output, unit, results, codec.spec)
+
+        with Overlap(units, load, place) as stages:
+            encoder, shard = Encoder(codec, batch_seconds), []
+            broken = False  # what is left of this unit is passed over
+            for event in stages:
+                try:
+                    if event.error is not None and not (broken and event.is_end):
+                        raise event.error
+                    if event.info is not None:
+                        yield event.info
+                    elif event.window is not None and not broken:
+                        shard += encoder.push(event.window)
+                        if progress is not None:
+                            progress(sum(item.seconds for item in event.window if isinstance(item, AudioSegment)))
+                    elif event.is_end and not broken:
+                        stages.write(event.unit, shard + encoder.flush())
+                except Exception as error:
+                    if failed is None:
+                        raise
+                    failed(event.unit, error)
+                    broken = not event.is_end and not event.is_placed
+                    if broken or event.is_end:
+                        encoder, shard = Encoder(codec, batch_seconds), []
+                if event.is_end:
+                    shard, broken = [], False
+
+
+def distinct(files: Files) -> Iterator[AudioFile | Reject]:
+    """Each key once: a clip whose key has come before is a reject."""
+    seen: set[str] = set()
+    for file in files:
+        key = file.utterance.id
+        if key in seen and not (isinstance(file, Reject) and file.reason == "duplicate_key"):
+            file = Reject(file.utterance, "duplicate_key", f"a clip before it in the same unit is called {key}")
+        seen.add(key)
+        yield file
