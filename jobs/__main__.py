@@ -9,6 +9,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tokenize": ("jobs.tokenize", "a speech corpus to token shards, on every GPU there is"),
     "index": ("jobs.index", "list what a corpus holds, without decoding any of it"),
     "inspect": ("jobs.inspect", "what a shard or a whole output holds"),
+    "publish": ("jobs.publish", "finished outputs as one dataset, on the Hub or in a folder"),
     "decode": ("jobs.decode", "tokens back to sound, as WAV files"),
     "parity": ("jobs.parity", "our codes against those of the reference packages"),
     "bench": ("jobs.bench", "measurements: speed, and what survives kill -9"),

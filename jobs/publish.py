@@ -10,11 +10,7 @@ from pathlib import Path
 from jobs.options import COMPLETE, INCOMPLETE, from_namespace, option, parser_of, usage_error
 from pipeline import storage
 from pipeline.card_header import Credit
-
-try:
-    from pipeline.corpora import CORPORA
-except ImportError:
-    CORPORA = {}
+from pipeline.corpora import CORPORA
 from pipeline.hub import HubRepo, push
 from pipeline.licenses import refusals
 from pipeline.mirror import mirror

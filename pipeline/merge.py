@@ -21,8 +21,8 @@ from schemas.tokens import TOKEN_SCHEMA
 GROUP_ROWS = 8192
 GROUP_CODES = 6_000_000  # 24 MB in memory, 12 MB stored: far below what the Hub's viewer takes, fine to stream
 TWIN_COLUMNS = ("__key__", "text", "codes")
-# up to the last slash before "::": where a file lay on the machine that read it is nobody's business
-FOLDERS = r"^(?:[^:]|:[^:])*/"
+# of a full path or URL all up to the last slash before "::": where it lay on somebody's machine is not for others
+FOLDERS = r"^(?:/|[A-Za-z][A-Za-z0-9+.-]*://)(?:(?:[^:]|:[^:])*/)?"
 
 
 @dataclass(frozen=True, slots=True)

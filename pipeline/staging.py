@@ -71,9 +71,13 @@ def stage(
     """Write what is not there yet. The same plan gives the same bytes, in one run or after many interrupted ones."""
     metadata = {b"codec": json.dumps(plan.codec, sort_keys=True).encode(), b"neutok": version.encode()}
     files: list[PublishedFile] = []
+    kept = {target.path for target in plan.targets if (folder / target.path).exists()}
+    if kept:
+        say(f"{len(kept)} of {len(plan.targets)} files are written already")
     for done, written in enumerate(merge(plan.targets, folder, plan.license, metadata, workers), 1):
         files += written
-        say(f"{done} of {len(plan.targets)}: {written[0].path}, {written[0].rows:,} rows")
+        if written[0].path not in kept:
+            say(f"{done} of {len(plan.targets)}: {written[0].path}, {written[0].rows:,} rows")
     files.sort(key=lambda file: file.path)
     listed = sum(file.rows for file in files if file.config not in plan.twin_configs)
     expected = sum(source.info.num_records for source in plan.sources)

@@ -59,8 +59,8 @@ class Fault:
     """The calls `method` `path` (a pattern) number `first` to `first + times - 1` go wrong as `kind` says.
 
     Kinds: a status (429, 503, …) answers it and does nothing; "lost 504" and "lost" do the work, then answer 504 or
-    nothing at all; "drop" closes the connection at once; "slow" waits a little; a function is called and, unless it
-    returns one of these kinds, the call goes on.
+    nothing at all; "drop" closes the connection at once; "slow" waits a little; "corrupt" turns a bit of what was
+    sent; a function is called and may return one of these kinds, else the call goes on.
     """
 
     method: str
@@ -189,14 +189,16 @@ class Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             struck = [fault.kind for fault in self.hub.faults if fault.strikes(self.command, path)]
         kind = struck[0] if struck else None
-        if callable(kind):
-            kind = kind()
-        if kind == "drop":
+        body = b"" if kind == "drop" else self.read_body()
+        if kind == "drop" or body is None:
             self.close_connection = True
             return
-        body = self.read_body()
+        if callable(kind):
+            kind = kind()
         if kind == "slow":
             time.sleep(0.3)
+        if kind == "corrupt":
+            body = body[:-1] + bytes([body[-1] ^ 1])
         if isinstance(kind, int):
             answer = Answer(kind, b"try later", RateLimit='"api";r=0;t=1') if kind == 429 else Answer(kind, b"oops")
         else:
@@ -222,7 +224,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return bytes(data)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        data = self.rfile.read(size)
+        return data if len(data) == size else None  # the caller is gone
 
     def send(self, answer):
         try:

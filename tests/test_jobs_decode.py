@@ -4,7 +4,7 @@ import wave
 
 import numpy as np
 import pytest
-import token_toys
+import output_toys
 import torch
 
 import codec
@@ -17,7 +17,7 @@ class Humming:
     """Each frame sounds its own code: constant at code / 32768, so a moved or mixed frame shows; loud above 1."""
 
     def __init__(self, revision):
-        self.spec = CodecSpec.from_json({**token_toys.CODEC, "revision": revision})
+        self.spec = CodecSpec.from_json({**output_toys.CODEC, "revision": revision})
 
     def decode(self, codes, num_frames=None):
         keep = torch.arange(codes.shape[2])[None] < num_frames[:, None]
@@ -26,7 +26,7 @@ class Humming:
 
 @pytest.fixture(autouse=True)
 def toy_codec(monkeypatch):
-    load = lambda device, weights, precision: Humming(weights or token_toys.CODEC["revision"])  # noqa: E731
+    load = lambda device, weights, precision: Humming(weights or output_toys.CODEC["revision"])  # noqa: E731
     monkeypatch.setitem(codec.CODECS, "neucodec", load)
 
 
@@ -38,8 +38,8 @@ def heard(path):
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
 def test_rows_become_sound_of_their_own_length(tmp_path, kind, capsys):
-    rows = token_toys.records(30)
-    out = token_toys.write_output(tmp_path / "out", {"a": rows}, kind=kind)
+    rows = output_toys.records(30)
+    out = output_toys.write_output(tmp_path / "out", {"a": rows}, kind=kind)
     keys = [rows[place].utterance.id for place in (3, 17, 29)]
     assert (
         job.main([str(out), "--keys", ",".join(keys), "--output", str(tmp_path / "wav"), "--batch-seconds", "9"]) == 0
@@ -52,25 +52,25 @@ def test_rows_become_sound_of_their_own_length(tmp_path, kind, capsys):
 
 
 def test_limit_takes_the_first_rows(tmp_path):
-    rows = token_toys.records(5)
-    out = token_toys.write_output(tmp_path / "out", {"a": rows[:2], "b": rows[2:]})
+    rows = output_toys.records(5)
+    out = output_toys.write_output(tmp_path / "out", {"a": rows[:2], "b": rows[2:]})
     assert job.main([str(out), "--limit", "3", "--output", str(tmp_path / "wav")]) == 0
     assert {path.stem for path in (tmp_path / "wav").iterdir()} == {record.utterance.id for record in rows[:3]}
 
 
 def test_other_weights_are_refused_unless_asked_for(tmp_path, capsys):
-    shard = str(token_toys.write_output(tmp_path / "out", {"a": token_toys.records(2)}) / "data" / "a.parquet")
+    shard = str(output_toys.write_output(tmp_path / "out", {"a": output_toys.records(2)}) / "data" / "a.parquet")
     command = [shard, "--output", str(tmp_path / "wav"), "--weights", "others"]
     assert job.main(command) == 2
     said = capsys.readouterr().err
-    assert token_toys.CODEC["revision"] in said and "others" in said and "--any-weights" in said
+    assert output_toys.CODEC["revision"] in said and "others" in said and "--any-weights" in said
     assert not (tmp_path / "wav").exists()
     assert job.main([*command, "--any-weights"]) == 0
 
 
 def test_a_key_that_is_not_there_is_named(tmp_path, capsys):
-    rows = token_toys.records(2)
-    out = token_toys.write_output(tmp_path / "out", {"a": rows})
+    rows = output_toys.records(2)
+    out = output_toys.write_output(tmp_path / "out", {"a": rows})
     assert job.main([str(out), "--keys", rows[0].utterance.id, "nobody", "--output", str(tmp_path / "wav")]) == 4
     assert "nobody" in capsys.readouterr().err
     assert len(list((tmp_path / "wav").iterdir())) == 1

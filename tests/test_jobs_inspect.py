@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import token_toys
+import output_toys
 
 from jobs import inspect as job
 from pipeline import plots
@@ -24,10 +24,10 @@ def with_codes(record, codes):
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
 def test_the_numbers_are_those_of_the_rows(tmp_path, kind):
-    rows = token_toys.records(40, language=lambda row: ["en", "de", None][row % 3], text=lambda row: "hm" * (row % 2))
-    more = token_toys.records(9, seed=1, speaker=None, license="CC0-1.0", split="dev")
+    rows = output_toys.records(40, language=lambda row: ["en", "de", None][row % 3], text=lambda row: "hm" * (row % 2))
+    more = output_toys.records(9, seed=1, speaker=None, license="CC0-1.0", split="dev")
     lost = ["too_long", "unreadable", "too_long"]
-    report = inspect(str(token_toys.write_output(tmp_path, {"a": rows, "b": more}, lost, kind)))
+    report = inspect(str(output_toys.write_output(tmp_path, {"a": rows, "b": more}, lost, kind)))
     lengths = sorted(record.num_samples / 16000 for record in rows + more)
     assert report["shards"] == 2 and report["rows"] == 49
     assert report["hours"] == pytest.approx(sum(lengths) / 3600)
@@ -40,7 +40,7 @@ def test_the_numbers_are_those_of_the_rows(tmp_path, kind):
     assert report["durations"]["quantiles"]["p50"] == pytest.approx(lengths[24], abs=0.006)
     assert sum(report["durations"]["histogram"]["counts"]) == 49
     assert report["rejects"] == {"clips": 6, "by_reason": {"too_long": 4, "unreadable": 2}}
-    assert report["provenance"]["codec"]["revision"] == token_toys.CODEC["revision"]
+    assert report["provenance"]["codec"]["revision"] == output_toys.CODEC["revision"]
 
 
 def lengths_of(records):
@@ -48,24 +48,24 @@ def lengths_of(records):
 
 
 def test_a_shard_is_counted_alone_with_its_own_rejects(tmp_path):
-    token_toys.write_output(tmp_path, {"a": token_toys.records(5), "b": token_toys.records(7, seed=1)}, ["too_long"])
+    output_toys.write_output(tmp_path, {"a": output_toys.records(5), "b": output_toys.records(7, seed=1)}, ["too_long"])
     report = inspect(str(tmp_path / "data" / "b.parquet"))
     assert report["rows"] == 7 and report["rejects"]["clips"] == 1
 
 
 def test_a_unit_without_its_sidecar_is_not_there(tmp_path):
-    token_toys.write_output(tmp_path, {"a": token_toys.records(5), "b": token_toys.records(7, seed=1)})
+    output_toys.write_output(tmp_path, {"a": output_toys.records(5), "b": output_toys.records(7, seed=1)})
     (tmp_path / "done" / "b.json").unlink()
     assert inspect(str(tmp_path))["rows"] == 5
 
 
 def test_near_silent_and_duplicate_rows_are_found(tmp_path):
-    rows = token_toys.records(20)
+    rows = output_toys.records(20)
     rows[3] = with_codes(rows[3], [7] * 60 + list(range(40)))
     rows[4] = with_codes(rows[4], [7] * 49 + list(range(100, 151)))
     rows[8] = with_codes(rows[8], rows[2].codes)
-    twin = [with_codes(token_toys.records(1, seed=5)[0], rows[2].codes)]
-    report = inspect(str(token_toys.write_output(tmp_path, {"a": rows, "b": twin})))
+    twin = [with_codes(output_toys.records(1, seed=5)[0], rows[2].codes)]
+    report = inspect(str(output_toys.write_output(tmp_path, {"a": rows, "b": twin})))
     assert report["near_silent"]["rows"] == 1 and report["near_silent"]["examples"] == [rows[3].utterance.id]
     assert report["duplicates"]["rows"] == 2
     assert report["duplicates"]["examples"] == [["a.parquet row 2", "a.parquet row 8", "b.parquet row 0"]]
@@ -73,13 +73,13 @@ def test_near_silent_and_duplicate_rows_are_found(tmp_path):
 
 def test_the_entropy_of_a_known_distribution_is_exact():
     statistics = Statistics(num_codebooks=2, codebook_size=16)
-    record = replace(token_toys.records(1)[0], codes=np.array([[0, 1, 2, 3] * 8, [5] * 16 + [6] * 16], np.uint16))
+    record = replace(output_toys.records(1)[0], codes=np.array([[0, 1, 2, 3] * 8, [5] * 16 + [6] * 16], np.uint16))
     statistics.add(token_batch([record], 16000))
     first, second = statistics.summary()["codebooks"]
     assert first["entropy_bits"] == pytest.approx(2) and second["entropy_bits"] == pytest.approx(1)
     assert (first["used"], second["used"]) == (4, 2)
     with pytest.raises(ValueError, match=r"code \d+ in a codebook of 16"):
-        statistics.add(token_batch(token_toys.records(1), 16000))
+        statistics.add(token_batch(output_toys.records(1), 16000))
 
 
 def test_a_majority_is_found_row_by_row():
@@ -95,8 +95,8 @@ def test_a_majority_is_found_row_by_row():
 
 def test_the_page_is_one_file_and_escapes_what_the_data_says(tmp_path, capsys):
     hostile = "<script>alert('x')</script> & \"ü\" 漢字"
-    rows = token_toys.records(5, text=hostile, speaker="</svg><b>", language="<i>")
-    out, page = token_toys.write_output(tmp_path / "out", {"a": rows}), tmp_path / "page.html"
+    rows = output_toys.records(5, text=hostile, speaker="</svg><b>", language="<i>")
+    out, page = output_toys.write_output(tmp_path / "out", {"a": rows}), tmp_path / "page.html"
     assert job.main([str(out), "--html", str(page)]) == 0
     text = page.read_text()
     assert "<script" not in text and "<b>" not in text.replace("<div><b>", "") and "<i>" not in text
@@ -109,7 +109,7 @@ def test_the_page_is_one_file_and_escapes_what_the_data_says(tmp_path, capsys):
 
 
 def test_json_and_text_tell_the_same(tmp_path, capsys):
-    out = str(token_toys.write_output(tmp_path, {"a": token_toys.records(5)}, ["empty"]))
+    out = str(output_toys.write_output(tmp_path, {"a": output_toys.records(5)}, ["empty"]))
     assert job.main([out, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert job.main([out]) == 0
@@ -126,7 +126,7 @@ def test_what_is_no_shard_is_refused_with_a_word(tmp_path, capsys):
 
 
 def test_an_empty_output_has_numbers_and_a_page(tmp_path):
-    out = token_toys.write_output(tmp_path / "out", {"a": []}, ["empty"])
+    out = output_toys.write_output(tmp_path / "out", {"a": []}, ["empty"])
     assert job.main([str(out), "--html", str(tmp_path / "page.html")]) == 0
 
 

@@ -1,0 +1,337 @@
+"""What is published, before any network: which rows go where, under which licence, in which bytes, with what card."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import output_toys
+import publish_trial
+import pyarrow.parquet as pq
+import pytest
+import stand_in_hub
+import stand_in_s3
+import yaml
+
+from jobs import publish as job
+from pipeline.corpora import CORPORA
+from pipeline.licenses import find_license, refusals
+from pipeline.merge import public_rows
+from pipeline.patience import redact
+from pipeline.publication import Contents, cut, number_of_files, split_name
+from schemas.tokens import token_batch
+
+ROOT = Path(__file__).parents[1]
+MB = 1e6
+
+
+@pytest.fixture
+def output(tmp_path):
+    """Two corpora, two languages, two licences, two splits, and rows without text or language."""
+    rows = output_toys.records(
+        60,
+        corpus="mls",
+        language=lambda row: ["en", "de"][row % 2],
+        text=lambda row: None if row % 5 == 0 else f" Sentence {row}.\n",
+        split=lambda row: ["train", "dev-clean"][row % 3 == 0],
+    )
+    more = output_toys.records(30, seed=1, corpus="hui", license="CC0-1.0", language=None)
+    return output_toys.write_output(tmp_path / "out", {"a": rows, "b": more}, ["too_long", "unreadable"])
+
+
+def publish(output, target, *options):
+    return job.main([str(output), "--to", str(target), *options])
+
+
+def read(folder, pattern="data/*/*.parquet"):
+    """Rows of all published files that match, with the config they were found in."""
+    return [
+        {**row, "config": path.parent.name, "file": path.name}
+        for path in sorted(Path(folder).glob(pattern))
+        for row in pq.read_table(path).to_pylist()
+    ]
+
+
+def tree(folder):
+    """Every published file's bytes."""
+    paths = (path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
+
+
+def test_every_row_is_published_once_in_the_config_of_its_labels(output, tmp_path):
+    assert publish(output, tmp_path / "set") == 0
+    given = [row for name in "ab" for row in pq.read_table(output / "data" / f"{name}.parquet").to_pylist()]
+    found = [row for row in read(tmp_path / "set") if not row["config"].startswith("neutts")]
+    assert sorted(row["__key__"] for row in found) == sorted(row["__key__"] for row in given)
+    by_key = {row["__key__"]: row for row in given}
+    for row in found:
+        original = by_key[row["__key__"]]
+        slug = original["license"].lower()
+        assert row["config"] == f"{original['corpus']}-{original['language'] or 'und'}-{slug}"
+        assert row["file"].startswith(f"{split_name(original['split'])}-")
+        assert {name: row[name] for name in original if name != "source"} == {
+            name: value for name, value in original.items() if name != "source"
+        }
+
+
+def test_the_neutts_configs_have_three_columns_and_only_rows_with_text(output, tmp_path):
+    assert publish(output, tmp_path / "set") == 0
+    full = {row["__key__"]: row for row in read(tmp_path / "set") if not row["config"].startswith("neutts")}
+    rows = read(tmp_path / "set", "data/neutts-*/*.parquet")
+    assert {row["__key__"] for row in rows} == {key for key, row in full.items() if row["text"]}
+    for row in rows:
+        original = full[row["__key__"]]
+        assert row["config"] == f"neutts-{original['language'] or 'und'}-{original['license'].lower()}"
+        assert (row["codes"], row["text"]) == (original["codes"], original["text"].strip())
+    for path in (tmp_path / "set").glob("data/neutts-*/*.parquet"):
+        assert pq.read_schema(path).names == ["__key__", "text", "codes"]
+    assert publish(output, tmp_path / "bare", "--no-neutts") == 0
+    assert not list((tmp_path / "bare").glob("data/neutts-*"))
+
+
+def test_the_same_output_gives_the_same_bytes_whatever_interrupts_and_however_many_write(output, tmp_path):
+    small = ("--file-mb", "0.005")
+    assert publish(output, tmp_path / "one", *small, "--workers", "1", "--title", "x") == 0
+    assert publish(output, tmp_path / "two", *small, "--workers", "4", "--title", "x") == 0
+    one, two = tree(tmp_path / "one"), tree(tmp_path / "two")
+    assert sum(path.endswith(".parquet") for path in one) >= 16
+    changed = {name for name in one if one[name] != two.get(name)}
+    assert one.keys() == two.keys() and changed <= {"README.md", "manifest.json"}  # which name the folder
+    lost = sorted((tmp_path / "one").glob("data/*/*.parquet"))[::3]
+    for path in lost:
+        path.unlink()
+    (tmp_path / "one" / "data" / ".half.parquet.host-1-abc.tmp").write_bytes(b"PAR1")
+    assert publish(output, tmp_path / "one", *small, "--title", "x") == 0
+    assert tree(tmp_path / "one") == one
+
+
+def test_an_output_of_tars_is_published_as_parquet_too(tmp_path):
+    rows = output_toys.records(20)
+    for kind in ("parquet", "webdataset"):
+        output_toys.write_output(tmp_path / kind, {"a": rows}, kind=kind)
+        assert publish(tmp_path / kind, tmp_path / f"{kind}-set") == 0
+    assert read(tmp_path / "parquet-set") == read(tmp_path / "webdataset-set")
+
+
+def test_several_outputs_make_one_dataset_unless_they_share_rows_or_differ_in_codec(tmp_path, capsys):
+    first = output_toys.write_output(tmp_path / "a", {"a": output_toys.records(9)})
+    second = output_toys.write_output(tmp_path / "b", {"b": output_toys.records(9, seed=1)})
+    assert job.main([str(first), str(second), "--to", str(tmp_path / "set")]) == 0
+    assert len(read(tmp_path / "set", "data/toy-*/*.parquet")) == 18
+    assert job.main([str(first), str(first), "--to", str(tmp_path / "twice")]) == 2
+    assert "two rows have one __key__" in capsys.readouterr().err
+    manifest = second / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0123abcd", "9999ffff"))
+    assert job.main([str(first), str(second), "--to", str(tmp_path / "mixed")]) == 2
+    assert "another codec" in capsys.readouterr().err
+
+
+def test_an_unfinished_or_changed_output_is_refused(output, tmp_path, capsys):
+    pq.write_table(pq.read_table(output / "data" / "b.parquet").slice(1), output / "data" / "b.parquet")
+    assert publish(output, tmp_path / "set") == 2
+    assert "29 rows, its sidecar says 30" in capsys.readouterr().err
+    (output / "manifest.json").unlink()
+    assert publish(output, tmp_path / "set") == 2
+    assert "not finished" in capsys.readouterr().err
+
+
+def test_files_are_neither_small_nor_large_and_their_number_divides_well():
+    for total in [1, 50, 130, 300, 700, 1500, 3000, 9000, 41_000, 400_000]:
+        number = number_of_files(total * MB, 256 * MB, 10**7)
+        assert number % 8 == 0 or number in (1, 2, 4)
+        if total >= 256:
+            assert 128 <= total / number <= 512
+        if total >= 2560:
+            assert number % 8 == 0
+    assert number_of_files(41e9, 256 * MB, 10**7) % 64 == 0
+    assert number_of_files(3e9, 256 * MB, 3) <= 3
+
+
+def test_the_runs_of_a_cut_cover_every_row_in_order_and_are_even():
+    parts = {"a": Contents(100, 0, 50.0), "b": Contents(1, 0, 30.0), "c": Contents(500, 0, 400.0)}
+    for number in (1, 2, 7, 8, 64):
+        runs = list(cut(parts, number))
+        pieces = [piece for run, _ in runs for piece in run]
+        for shard, part in parts.items():
+            mine = [(piece.first, piece.last) for piece in pieces if piece.shard == shard]
+            assert [first for first, _ in mine] == [0, *(last for _, last in mine)][:-1] and mine[-1][1] == part.rows
+        assert sum(seconds for _, seconds in runs) == pytest.approx(480)
+        if number <= 8:
+            assert max(seconds for _, seconds in runs) < 480 / number + 31
+
+
+REFUSALS = [
+    ({"license": None}, "--license ID", ["--license", "CC-BY-4.0"]),
+    ({"corpus": "common_voice", "license": "CC0-1.0"}, "corpus:common_voice", ["--allow", "corpus:common_voice"]),
+    ({"corpus": "emilia", "license": "CC-BY-NC-4.0"}, "non-commercial:emilia", ["--allow", "non-commercial:emilia"]),
+    ({"license": "CC-BY-ND-4.0"}, "no-derivatives:toy", ["--allow", "no-derivatives:toy"]),
+    ({"license": "LicenseRef-Mine"}, "license:LicenseRef-Mine", ["--allow", "license:LicenseRef-Mine"]),
+]
+
+
+@pytest.mark.parametrize(("labels", "name", "lift"), REFUSALS, ids=[name for _, name, _ in REFUSALS])
+def test_what_may_not_be_published_is_refused_by_name_and_allowed_by_that_name(tmp_path, capsys, labels, name, lift):
+    rows = output_toys.records(4) + output_toys.records(3, seed=1, **labels)
+    output = output_toys.write_output(tmp_path / "out", {"a": rows})
+    assert publish(output, tmp_path / "set") == 2
+    said = capsys.readouterr().err
+    assert name in said and labels.get("corpus", "toy") in said
+    assert not (tmp_path / "set").exists()
+    assert publish(output, tmp_path / "set", *lift) == 0
+    stored = {row["license"] for row in read(tmp_path / "set", "data/*/train*.parquet") if "license" in row}
+    assert stored == {"CC-BY-4.0", labels["license"] or "CC-BY-4.0"}
+
+
+def test_a_given_licence_never_replaces_a_row_s_own(output, tmp_path):
+    assert publish(output, tmp_path / "set", "--license", "MIT") == 0
+    assert {row.get("license") for row in read(tmp_path / "set")} == {"CC-BY-4.0", "CC0-1.0", None}
+
+
+def test_no_config_mixes_licences(tmp_path):
+    rows = output_toys.records(40, license=lambda row: ["CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "cc-by-4.0"][row % 4])
+    assert publish(output_toys.write_output(tmp_path / "out", {"a": rows}), tmp_path / "set") == 0
+    held = {}
+    full = {row["__key__"]: row["license"] for row in read(tmp_path / "set") if "license" in row}
+    for row in read(tmp_path / "set"):
+        held.setdefault(row["config"], set()).add(find_license(full[row["__key__"]]).id)
+    assert len(held) == 6 and all(len(licenses) == 1 for licenses in held.values())
+
+
+def test_refusals_know_the_corpora_by_name():
+    assert refusals([("emilia", "CC-BY-4.0"), ("mls", "CC-BY-4.0"), ("librispeech", "CC-BY-4.0")], ()) == []
+    assert len(refusals([("emilia", "CC-BY-NC-4.0"), ("emilia", "CC-BY-4.0")], ())) == 1
+    assert len(refusals([("common_voice", None)], ())) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/someone/corpora/EN-B0.tar::EN_x.mp3", "EN-B0.tar::EN_x.mp3"),
+        ("s3://private-bucket/a/b.tar::c/d.mp3", "b.tar::c/d.mp3"),
+        ("Emilia/EN/EN-B0.tar::EN_x.mp3", "Emilia/EN/EN-B0.tar::EN_x.mp3"),
+        ("/data/table.parquet::row 7", "table.parquet::row 7"),
+        ("clips/a.wav", "clips/a.wav"),
+        ("/x.wav", "x.wav"),
+    ],
+)
+def test_a_source_names_the_file_and_not_the_machine(source, shown):
+    batch = token_batch(output_toys.records(1), 16000)
+    place = batch.schema.get_field_index("source")
+    batch = batch.set_column(place, batch.schema.field(place), [source])
+    assert public_rows(batch, None).column("source").to_pylist() == [shown]
+
+
+def test_splits_are_names_that_loaders_take():
+    names = ["train-clean-100", None, "", "dev", "a b/c", "日"]
+    assert [split_name(name) for name in names] == ["train.clean.100", "train", "train", "dev", "a.b.c", "train"]
+
+
+def card(folder):
+    text = (folder / "README.md").read_text()
+    return yaml.safe_load(text.split("---\n")[1]), text
+
+
+def test_the_card_s_header_is_valid_and_says_what_the_files_hold(output, tmp_path):
+    assert publish(output, tmp_path / "set") == 0
+    header, text = card(tmp_path / "set")
+    assert stand_in_hub.card_errors(text) == []
+    assert header["license"] == ["cc-by-4.0", "cc0-1.0"] and header["language"] == ["de", "en"]
+    assert sum(config.get("default", False) for config in header["configs"]) == 1
+    for config, info in zip(header["configs"], header["dataset_info"], strict=True):
+        assert config["config_name"] == info["config_name"]
+        for split, counted in zip(config["data_files"], info["splits"], strict=True):
+            files = list((tmp_path / "set").glob(split["path"]))
+            assert sum(pq.read_metadata(file).num_rows for file in files) == counted["num_examples"]
+            assert sum(file.stat().st_size for file in files) == counted["num_bytes"]
+
+
+def test_the_card_names_whom_the_rows_are_owed_to(tmp_path):
+    extra = lambda row: json.dumps({"attribution": f"Voice {row % 2} | <b>\nloud"})  # noqa: E731
+    rows = output_toys.records(9, corpus="folder", license="LicenseRef-PublicDomain", extra=extra)
+    rows += output_toys.records(9, seed=1, corpus="librispeech")
+    output = output_toys.write_output(tmp_path / "out", {"a": rows}, ["too_long"])
+    assert publish(output, tmp_path / "set") == 0
+    header, text = card(tmp_path / "set")
+    assert stand_in_hub.card_errors(text) == []
+    assert header["license"] == ["cc-by-4.0", "other"] and header["license_name"] == "licenseref-publicdomain"
+    assert CORPORA["librispeech"].attribution in text
+    assert "- Voice 0 \\| \\<b\\> loud\n- Voice 1" in text
+    assert "| too\\_long | 1 |" in text or "| too_long | 1 |" in text
+    assert output_toys.CODEC["revision"] in text
+    for plot in re.findall(r"\]\((plots/.*?)\)", text):
+        assert (tmp_path / "set" / plot).read_text().startswith("<svg")
+
+
+def test_the_manifest_lists_every_other_file_with_its_hash(output, tmp_path):
+    assert publish(output, tmp_path / "set") == 0
+    listed = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    files = tree(tmp_path / "set")
+    assert {file["path"] for file in listed["files"]} == files.keys() - {"manifest.json"}
+    for file in listed["files"]:
+        assert len(files[file["path"]]) == file["num_bytes"]
+        assert stand_in_hub.hashlib.sha256(files[file["path"]]).hexdigest() == file["sha256"]
+    assert listed["rejects"] == {"clips": 4, "by_reason": {"too_long": 2, "unreadable": 2}} and listed["rows"] == 90
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(output, tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine.txt").write_text("mine")
+    assert publish(output, tmp_path / "set") == 2
+    assert "holds something else" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["mine.txt"]
+
+
+def test_wrong_options_are_refused_before_work(output, tmp_path, capsys):
+    for options in ([], ["--repo-id", "a/b", "--to", "c"], ["--repo-id", "noname"], ["--to", "x", "--file-mb", "0"]):
+        assert job.main([str(output), *options]) == 2
+        assert "error: " in capsys.readouterr().err
+    assert not (output / "publish").exists()
+
+
+def test_an_object_store_gets_the_same_files_once_and_they_are_read_from_there(output, tmp_path):
+    store = stand_in_s3.StandInS3("bucket")
+    with stand_in_s3.serving(store):
+        env = {**publish_trial.os.environ, **store.environment()}
+        command = [sys.executable, "-m", "jobs.publish", str(output), "--to", "s3://bucket/some/set"]
+        run = lambda *more: subprocess.run(  # noqa: E731
+            [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
+        first = run()
+        assert first.returncode == 0, first.stderr
+        puts = [path for method, path, _ in store.calls if method == "PUT"]
+        second = run()
+        assert second.returncode == 0 and "0 files sent" in second.stdout
+        assert [path for method, path, _ in store.calls if method == "PUT"] == puts
+        staged = tree(output / "publish")
+        held = {key.removeprefix("some/set/"): data for key, data in store.buckets["bucket"].items()}
+        assert held == staged
+        assert puts[-1].endswith("manifest.json") and puts[-2].endswith("README.md")
+        store.buckets["bucket"]["some/set/data/stray/x.parquet"] = b"old"
+        refused = run()
+        assert refused.returncode == 2 and "--replace" in refused.stderr
+        assert run("--replace").returncode == 0 and "some/set/data/stray/x.parquet" not in store.buckets["bucket"]
+        code = (
+            "from datasets import load_dataset\n"
+            "rows = load_dataset('parquet', data_files='s3://bucket/some/set/data/hui-und-cc0-1.0/*.parquet',"
+            " split='train', streaming=True)\n"
+            "print(sum(1 for row in rows))\n"
+        )
+        read_back = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+        assert read_back.stdout.strip() == "30", read_back.stderr
+        for text in (first.stdout, first.stderr, refused.stderr):
+            assert stand_in_s3.SECRET not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bearer hf_abcdefghijklmnop",
+        "PUT https://host/x?X-Amz-Signature=abcdef&X-Amz-Credential=AKIA%2Fus",
+        "s3://key:secret@bucket/x",
+        "headers={'authorization': 'Bearer hf_abcdefghijklmnop', 'x': 'y'}",
+    ],
+)
+def test_secrets_do_not_survive_redaction(text):
+    shown = redact(text)
+    assert not re.search("abcdef|AKIA|secret", shown) and len(shown) > 5
