@@ -103,7 +103,7 @@ def _compare(found: Position, now: Position, say: Callable[[str], None]) -> None
         )
     for name in (field.name for field in fields(Recipe)):
         then, asked = found.recipe.get(name), now.recipe.get(name)
-        if json.dumps(then) == json.dumps(asked):
+        if json.dumps(then, sort_keys=True) == json.dumps(asked, sort_keys=True):
             continue
         if name not in MAY_CHANGE:
             raise ValueError(f"the run at --output has {name} {then}, this recipe {asked}; give another --output")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_toys import TINY, TINY_CODEC, TINY_HUBERT, TINY_L3AC, TINY_TEACHER, voice
+from training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice
 
 from codec.config import DecoderConfig
 from codec.fsq import FSQ
@@ -39,21 +39,6 @@ def teacher():
     return NeuCodec(TINY_TEACHER.codec, "tiny_teacher").eval()
 
 
-def distillation():
-    return replace(
-        TINY,
-        name="tiny_distill",
-        codec=replace(
-            TINY_CODEC, acoustic=TINY_L3AC, semantic=TINY_HUBERT, acoustic_width=32, adapter_width=32, extra_frames=1
-        ),
-        trains=("acoustic", "acoustic_projection", "adapter", "fuse", "semantic_head"),
-        starts_from="tiny_teacher",
-        teacher=True,
-        weights=Weights(distillation=5.0),
-        adversarial_after=0,
-    )
-
-
 def test_a_tiny_codec_learns_a_few_clips_until_the_mel_loss_is_below_half():
     recipe = replace(TINY, adversarial_after=1000)
     steps, _ = trained(recipe, start.begin(recipe, None, None), 60, crops_of(recipe))
@@ -61,7 +46,7 @@ def test_a_tiny_codec_learns_a_few_clips_until_the_mel_loss_is_below_half():
 
 
 def test_the_distillation_loss_falls(teacher):
-    recipe = replace(distillation(), adversarial_after=1000)
+    recipe = replace(TINY_DISTILL, adversarial_after=1000)
     steps, changed = trained(recipe, start.begin(recipe, teacher, "seeded"), 30, crops_of(recipe))
     assert steps[-1]["distillation"] < 0.7 * steps[0]["distillation"]
     assert changed == set(recipe.trains)
@@ -86,7 +71,7 @@ def test_exactly_the_intended_modules_change(teacher, precision):
     _, changed = trained(upsample, generator, 2, crops_of(upsample), precision, targets)
     assert changed == {"decoder"}
 
-    recipe = distillation()
+    recipe = TINY_DISTILL
     taught = module_hashes([("teacher", teacher)])
     _, changed = trained(recipe, start.begin(recipe, teacher, "seeded"), 2, crops_of(recipe), precision)
     assert changed == set(recipe.trains)
@@ -95,7 +80,7 @@ def test_exactly_the_intended_modules_change(teacher, precision):
 
 def test_encoding_in_training_gives_the_features_of_use(teacher):
     waveforms = crops_of(TINY)
-    for codec in (teacher, start.fresh_codec(TINY), NeuCodec(distillation().codec).eval()):
+    for codec in (teacher, start.fresh_codec(TINY), NeuCodec(TINY_DISTILL.codec).eval()):
         assert torch.equal(encode(codec, waveforms).features, codec.features(waveforms))
 
 
@@ -146,7 +131,9 @@ def test_published_modules_have_the_published_parameter_counts():
     def lengths(config, part):
         """The lengths of the weight norms that are folded here: one number per output channel."""
         shapes = {name: p.shape for name, p in part.named_parameters(prefix="acoustic")}
-        return sum(shapes[f"{ours}.weight"][0] for ours, _, norm in module_names(config) if norm and f"{ours}.weight" in shapes)
+        return sum(
+            shapes[f"{ours}.weight"][0] for ours, _, norm in module_names(config) if norm and f"{ours}.weight" in shapes
+        )
 
     full, student = RECIPES["upsample_24k"].codec, RECIPES["distill"].codec
     with torch.device("meta"):
@@ -167,7 +154,7 @@ def test_published_modules_have_the_published_parameter_counts():
 
 def test_what_a_recipe_needs_and_lacks_is_said():
     with pytest.raises(ValueError, match="--start"):
-        start.begin(distillation(), None, "seeded")
+        start.begin(TINY_DISTILL, None, "seeded")
     with pytest.raises(ValueError, match="--semantic"):
         start.begin(TINY_TEACHER, None, None)
     with pytest.raises(ValueError, match="cannot train judges"):

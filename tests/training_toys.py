@@ -1,8 +1,10 @@
 """Tiny recipes and clips in memory, for the tests of training."""
 
+import io
 from dataclasses import dataclass, replace
 
 import numpy as np
+import soundfile
 
 from codec.config import CodecConfig, DecoderConfig, HubertConfig, L3ACConfig, SpectralConfig, W2VBertConfig
 from codec.training.discriminators import DiscriminatorConfig
@@ -46,10 +48,6 @@ def voice(seed: int, seconds: float, rate: int = 16_000) -> np.ndarray:
 
 
 def wav(waveform: np.ndarray, rate: int = 16_000) -> bytes:
-    import io
-
-    import soundfile
-
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
@@ -93,4 +91,16 @@ TINY_TEACHER = replace(
     codec=replace(TINY_CODEC, semantic=TINY_W2V, adapter_width=32),
     trains=("acoustic", "adapter", "fuse", "quantizer", "decoder", "semantic_head"),
     weights=Weights(),
+)
+TINY_DISTILL = replace(
+    TINY,
+    name="tiny_distill",
+    codec=replace(
+        TINY_CODEC, acoustic=TINY_L3AC, semantic=TINY_HUBERT, acoustic_width=32, adapter_width=32, extra_frames=1
+    ),
+    trains=("acoustic", "acoustic_projection", "adapter", "fuse", "semantic_head"),
+    starts_from="tiny_teacher",
+    teacher=True,
+    weights=Weights(distillation=5.0),
+    adversarial_after=0,
 )
