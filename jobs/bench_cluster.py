@@ -70,7 +70,7 @@ def private_ray() -> Iterator[None]:
     """Ray's files and token in places of their own, so that no other cluster of this machine is met or disturbed."""
     with tempfile.TemporaryDirectory(prefix="nk-", ignore_cleanup_errors=True) as folder:  # sockets want short paths
         wanted = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        wanted |= {"RAY_USAGE_STATS_ENABLED": "0"}
+        wanted |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
         before = {name: os.environ.get(name) for name in (*wanted, "RAY_ADDRESS")}
         os.environ.update(wanted)
         os.environ.pop("RAY_ADDRESS", None)

@@ -16,6 +16,8 @@ def connect(address: str | None) -> None:
     "local" starts one of its own whatever there is.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # a Ray of our own must not kill an actor because other programs fill the memory; a cluster keeps its own rules
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     import ray
 
     ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)

@@ -89,13 +89,13 @@ def plan(index: "Index", source: Source) -> str:
     """What there is to do, for the screen."""
     from jobs.progress import by_reason, hours
 
-    count = len({unit.source for unit in index.units})
     known = hours(index.seconds) if index.seconds is not None else "hours unknown before decoding"
     size = f"{index.num_bytes / 2**20:,.1f} MiB"
     return "\n".join(
         (
-            f"{index.num_clips:,} clips of {source.corpus} in {count:,} sources: {size}, {known}",
+            f"{index.num_clips:,} clips of {source.corpus} in {index.num_sources:,} sources: {size}, {known}",
             f"{len(index.units):,} work units of about {source.unit_mb:g} MiB, one shard each",
             f"rejects known already: {by_reason(index.rejects)}; labels without sound: {index.orphan_labels:,}",
+            *index.problems,
         )
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.backlog import Backlog
@@ -270,6 +270,8 @@ def cause(error: RayError) -> str:
             if not isinstance(error.cause, ValueError)
             else str(error.cause)
         )
+    if isinstance(error, OutOfMemoryError):
+        return "Ray ended it because its machine ran low on memory"
     if isinstance(error, RayActorError):
         return "its process died"
     return str(error).strip().splitlines()[0]

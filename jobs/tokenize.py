@@ -4,9 +4,11 @@ Run it again and only what is missing is done. The output, a folder or a URL, mu
 Exit codes: 0 complete, 2 wrong options, 3 complete with too many rejects, 4 incomplete.
 """
 
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from jobs.corpus import Source, absolute, build, check_source, index_folder, pla
 from jobs.options import COMPLETE, INCOMPLETE, OVER_REJECTS, UsageError, as_json, option, parse, usage_error
 
 if TYPE_CHECKING:
+    from jobs.backlog import Backlog
     from pipeline.index import Index
     from pipeline.tokenize import Settings
     from schemas.manifest import ShardManifest
@@ -51,10 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(options)
             options = replace(options, output=absolute(options.output))
         with index_folder(options) as folder:
+            started = time.monotonic()
             with wrong_options():
                 index = build(options, folder)
             if not options.dry_run:
-                return run(options, index)
+                return run(options, index, time.monotonic() - started)
             print(plan(index, options))
             return COMPLETE
     except UsageError as error:
@@ -96,7 +100,7 @@ def check(options: Options) -> None:
         )
 
 
-def run(options: Options, index: "Index") -> int:
+def run(options: Options, index: "Index", index_seconds: float) -> int:
     """The units that have no shard yet, on Ray; then the manifest. Returns the exit code. Raises: UsageError."""
     import ray
 
@@ -112,38 +116,58 @@ def run(options: Options, index: "Index") -> int:
     names = {unit.name for unit in index.units}
     done = {name: info for name, info in manifest.finished(output).items() if name in names}
     todo = [unit for unit in index.units if unit.name not in done]
-    log.write("start", options=as_json(options), units=len(index.units), done=len(done))
+    log.write("start", options=as_json(options), index_seconds=index_seconds, units=len(index.units), done=len(done))
     with wrong_options():
         connect(options.address)
     stop.install()
     reporter = Reporter(Progress(index.units, done, index.seconds), log)
+    for problem in index.problems:
+        reporter.say(problem)
     reporter.say(f"{index.num_clips:,} clips; {len(todo):,} of {len(index.units):,} units to do")
-    task = Task(options.codec, options.weights, options.precision, output, settings(options), str(Path.cwd()))
+    task = Task(
+        options.codec,
+        options.weights,
+        options.precision,
+        output,
+        settings(options),
+        options.decode_workers,
+        str(Path.cwd()),
+    )
     driver = Driver(task, todo, options.attempts, options.gpus_per_actor, options.actors, reporter, stop)
     try:
-        driver.run(admit=lambda spec: manifest.open_run(output, identity(options, index, spec)))
+        with contextlib.closing(reporter):
+            driver.run(admit=lambda spec: manifest.open_run(output, identity(options, index, spec)))
+        left = explain(driver.backlog)
+        code = INCOMPLETE if left else conclude(manifest.merge(output, index.units), options)
+        log.write("end", exit=code)
     except CannotStart as error:
         raise UsageError(str(error)) from error
     except Hopeless as error:
-        reporter.say(f"stopped: {error}")
+        print(f"stopped: {error}", file=sys.stderr)
+        explain(driver.backlog)
+        code = INCOMPLETE
+        log.write("end", exit=code, error=str(error))
     finally:
-        reporter.close()
+        log.flush()
         ray.shutdown()
-    for failure in driver.backlog.given_up:
-        print(f"unit {failure.unit.name} failed {failure.attempts} times: {failure.error}", file=sys.stderr)
-    left = len(driver.backlog.open) + len(driver.backlog.given_up)
-    if left:
-        print(f"incomplete: {left:,} units left; run the same command again to go on", file=sys.stderr)
-    code = INCOMPLETE if left else finish(manifest.merge(output, index.units), options)
-    log.write("end", exit=code)
-    log.flush()
+        stop.install()  # the shutdown takes our handlers away
     return code
 
 
-def finish(whole: "ShardManifest", options: Options) -> int:
+def explain(backlog: "Backlog") -> int:
+    """Say which units failed, and how many are left. Returns: that number."""
+    for failure in backlog.given_up:
+        print(f"unit {failure.unit.name} failed {failure.attempts} times: {failure.error}", file=sys.stderr)
+    left = len(backlog.open) + len(backlog.given_up)
+    if left:
+        print(f"incomplete: {left:,} units left; run the same command again to go on", file=sys.stderr)
+    return left
+
+
+def conclude(whole: "ShardManifest", options: Options) -> int:
     from jobs.reporter import reject_share, summary
 
-    print(summary(whole, options.output))
+    print(summary(whole, options.output), flush=True)
     share = reject_share(whole)
     if share <= options.max_reject_share:
         return COMPLETE
@@ -157,9 +181,7 @@ def finish(whole: "ShardManifest", options: Options) -> int:
 def settings(options: Options) -> "Settings":
     from pipeline.tokenize import Settings
 
-    chosen = {
-        name: getattr(options, name) for name in ("max_seconds", "split_seconds", "batch_seconds", "decode_workers")
-    }
+    chosen = {name: getattr(options, name) for name in ("max_seconds", "split_seconds", "batch_seconds")}
     return Settings(**{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -7,11 +7,9 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 import codec as codecs
 from codec.base import Codec
@@ -33,6 +31,7 @@ class Task:
     precision: str
     output: Output
     settings: Settings
+    decode_workers: int | None  # None: one per core of the actor's share
     folder: str  # the driver's own: what a relative path is relative to
 
 
@@ -47,24 +46,6 @@ class Ready:
     torch: str
 
 
-class Meter:
-    """A codec that also counts the seconds of audio it has encoded."""
-
-    def __init__(self, codec: Codec) -> None:
-        self.codec, self.spec, self.seconds = codec, codec.spec, 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.codec, name)
-
-    def encode(self, waveforms: Tensor, num_samples: Tensor) -> Tensor:
-        codes = self.codec.encode(waveforms, num_samples)
-        self.seconds += float(num_samples.sum()) / self.spec.input_rate
-        return codes
-
-    def decode(self, codes: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        return self.codec.decode(codes, num_frames)
-
-
 class Tokenizer:
     """An actor of several threads: each call of `tokenize` waits for its own shard, one thread makes them in order.
 
@@ -73,9 +54,11 @@ class Tokenizer:
 
     def __init__(self, task: Task, use_gpu: bool, threads: int) -> None:
         self.task, self.use_gpu, self.threads = task, use_gpu, threads
+        self.settings = replace(task.settings, decode_workers=task.decode_workers or threads)
         self.inbox: queue.SimpleQueue[tuple[WorkUnit, Files | None, Future[ShardInfo]]] = queue.SimpleQueue()
         self.waiting: dict[str, Future[ShardInfo]] = {}
-        self.codec: Meter | None = None
+        self.codec: Codec | None = None
+        self.encoded = 0.0  # seconds of audio
 
     def load(self) -> Ready:
         """Load the codec, once. Not done in `__init__`, so that what is wrong with it travels as the error it is."""
@@ -85,7 +68,7 @@ class Tokenizer:
             os.chdir(self.task.folder)
         device = "cuda" if self.use_gpu else "cpu"
         torch.set_num_threads(self.threads)
-        self.codec = Meter(codecs.load(self.task.codec, device, self.task.weights, self.task.precision))
+        self.codec = codecs.load(self.task.codec, device, self.task.weights, self.task.precision)
         threading.Thread(target=self._work, name="tokenize", daemon=True).start()
         name = torch.cuda.get_device_name() if self.use_gpu else f"cpu, {self.threads} threads"
         return Ready(self.codec.spec, socket.gethostname(), name, os.getpid(), torch.__version__)
@@ -98,18 +81,28 @@ class Tokenizer:
 
     def seconds(self) -> float:
         """Of audio, encoded since the codec was loaded."""
-        return self.codec.seconds if self.codec is not None else 0.0
+        return self.encoded
 
     def _work(self) -> None:
         torch.set_num_threads(self.threads)  # OpenMP keeps this number per thread
+        assert self.codec is not None
         while True:
             try:
-                for info in tokenize_units(self._hand(), self.codec, self.task.output, self.task.settings):
+                made = tokenize_units(
+                    self._hand(), self.codec, self.task.output, self.settings, self._progress, self._failed
+                )
+                for info in made:
                     self.waiting.pop(info.name).set_result(info)
-            except Exception as error:
+            except Exception as error:  # of no unit alone: all in hand go back
                 failed, self.waiting = self.waiting, {}
                 for future in failed.values():
                     future.set_exception(error)
+
+    def _progress(self, seconds: float) -> None:
+        self.encoded += seconds
+
+    def _failed(self, unit: WorkUnit, error: Exception) -> None:
+        self.waiting.pop(unit.name).set_exception(error)
 
     def _hand(self) -> Iterator[tuple[WorkUnit, Files | None]]:
         """Units as they come, for ever."""
