@@ -58,14 +58,14 @@ def build_index(corpus: str, inputs: Sequence[str], folder: str, selection: Sele
     folder = storage.plain(folder)
     assert selection.codes is not None  # raises for a language that is none
     sources = find_sources(CORPORA[corpus], inputs, exclude=folder)
-    listings, left = [], selection.limit
+    listings, left, entries = [], selection.limit, {}
     for slug, source in zip(slugs(corpus, sources), sources, strict=True):
         if left is not None and left <= 0:
             break
         if is_elsewhere(CORPORA[corpus], source, selection):
             continue
         path = storage.join(folder, "index", f"{slug}.parquet")
-        listing = refreshed(CORPORA[corpus], source, path, folder, slug, replace(selection, limit=left))
+        listing = refreshed(CORPORA[corpus], source, path, folder, slug, replace(selection, limit=left), entries)
         listings.append((slug, source, path, listing))
         left = None if left is None else left - listing.num_clips
     if not sum(listing.num_clips for *_, listing in listings):
@@ -83,11 +83,25 @@ def is_elsewhere(corpus: Corpus, source: Source, selection: Selection) -> bool:
     )
 
 
-def refreshed(corpus: Corpus, source: Source, path: str, folder: str, slug: str, selection: Selection) -> Listing:
-    """The listing of a source: the one that is there if nothing has changed since, else a new one."""
+def refreshed(
+    corpus: Corpus,
+    source: Source,
+    path: str,
+    folder: str,
+    slug: str,
+    selection: Selection,
+    entries: dict[str, storage.Entry | None],
+) -> Listing:
+    """The listing of a source: the one that is there if nothing has changed since, else a new one.
+
+    `entries` remembers which label files exist: thousands of archives may ask for the same.
+    """
     note = storage.join(folder, "log", "index", f"{slug}.json")
     layout = corpus.layout(source)
-    beside = [storage.entry(name) for name in layout.beside() if storage.exists(name)]
+    for name in layout.beside():
+        if name not in entries:
+            entries[name] = storage.entry(name) if storage.exists(name) else None
+    beside = [entry for name in layout.beside() if (entry := entries[name])]
     state = {
         "version": INDEX_VERSION,
         "corpus": corpus.name,
@@ -268,7 +282,7 @@ def cut(
         num_bytes=sum(unit.num_bytes for unit in units),
         seconds=sum(seconds) if seconds else None,
         rejects=dict(sorted(rejects.items())),
-        orphan_labels=sum(listing.orphan_labels for *_, listing in listings),
+        orphan_labels=count_orphans([listing for *_, listing in listings]),
         problems=tuple(
             f"{source.name or source.path}: {problem}"
             for _, source, _, listing in listings
@@ -277,6 +291,15 @@ def cut(
         num_sources=len(listings),
         num_left_out=sum(listing.num_left_out for *_, listing in listings),
     )
+
+
+def count_orphans(listings: Sequence[Listing]) -> int:
+    """Labels without sound; those of a file that several sources share are held against all of them together."""
+    totals: dict[str, int] = {}
+    for listing in listings:
+        for path, (count, used) in listing.shared_labels.items():
+            totals[path] = totals.get(path, count) - used
+    return sum(listing.orphan_labels for listing in listings) + sum(max(0, left) for left in totals.values())
 
 
 def cut_source(

@@ -87,56 +87,68 @@ def read_json(text: str | bytes) -> dict[str, Any] | None:
 
 
 class LabelTable:
-    """Label lines by clip, written once, looked up once. The first line of an id stays."""
+    """Label lines by clip, with a count of those that no clip has asked for."""
 
     def __init__(self) -> None:
         self.memory: dict[str, str] = {}
+        self.used: set[str] = set()
         self.file: sqlite3.Connection | None = None
         self.folder: tempfile.TemporaryDirectory[str] | None = None
-        self.used: set[str] = set()
-        self.spilled = 0
 
     def add(self, id: str, line: str) -> bool:
         """False, keeping the old line, if there is one."""
-        if id in self.memory or (self.file and self.stored(id) is not None):
+        if self.peek(id) is not None:
             return False
+        self.put(id, line)
+        return True
+
+    def put(self, id: str, line: str) -> None:
+        """In place of the old line, if there is one."""
+        if self.file:
+            self.file.execute("DELETE FROM labels WHERE id = ?", (clean(id),))
         self.memory[id] = line
         if len(self.memory) >= IN_MEMORY:
             self.spill()
-        return True
 
-    def get(self, id: str) -> str | None:
-        """The line of a clip, which counts as having its sound from now on."""
+    def peek(self, id: str) -> str | None:
         line = self.memory.get(id)
         if line is None and self.file:
-            line = self.stored(id)
-        if line is not None:
-            self.used.add(id)
+            row = self.file.execute("SELECT line FROM labels WHERE id = ?", (clean(id),)).fetchone()
+            line = row[0] if row else None
         return line
+
+    def get(self, id: str) -> str | None:
+        """The line of a clip, whose sound has been found therefore."""
+        line = self.peek(id)
+        if line is not None and id in self.memory:
+            self.used.add(id)
+        elif line is not None and self.file:
+            self.file.execute("UPDATE labels SET used = 1 WHERE id = ?", (clean(id),))
+        return line
+
+    @property
+    def count(self) -> int:
+        stored = self.file.execute("SELECT COUNT(*) FROM labels").fetchone()[0] if self.file else 0
+        return stored + len(self.memory)
 
     @property
     def orphans(self) -> int:
         """Labels that no clip has asked for."""
-        return self.spilled + len(self.memory) - len(self.used)
-
-    def stored(self, id: str) -> str | None:
-        assert self.file
-        row = self.file.execute("SELECT line FROM labels WHERE id = ?", (clean(id),)).fetchone()
-        return row[0] if row else None
+        stored = self.file.execute("SELECT COUNT(*) FROM labels WHERE used = 0").fetchone()[0] if self.file else 0
+        return stored + len(self.memory) - len(self.used)
 
     def spill(self) -> None:
+        """Move what is held in memory to the file."""
         if self.file is None:
             self.folder = tempfile.TemporaryDirectory(prefix="neutok-labels-")
             self.file = sqlite3.connect(Path(self.folder.name) / "labels.db", isolation_level=None)
             self.file.execute("PRAGMA journal_mode = OFF")
             self.file.execute("PRAGMA synchronous = OFF")
-            self.file.execute("CREATE TABLE labels (id TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID")
-        self.file.execute("BEGIN")
-        rows = ((clean(id), clean(line)) for id, line in self.memory.items())
-        self.file.executemany("INSERT OR IGNORE INTO labels VALUES (?, ?)", rows)
-        self.file.execute("COMMIT")
-        self.spilled += len(self.memory)
-        self.memory = {}
+            self.file.execute("CREATE TABLE labels (id TEXT PRIMARY KEY, line TEXT, used INTEGER) WITHOUT ROWID")
+            self.file.execute("BEGIN")  # one transaction for its whole short life: nobody else reads it
+        rows = ((clean(id), clean(line), int(id in self.used)) for id, line in self.memory.items())
+        self.file.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", rows)
+        self.memory, self.used = {}, set()
 
     def close(self) -> None:
         if self.file:

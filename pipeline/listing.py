@@ -68,6 +68,7 @@ class Listing:
     num_clips: int
     seconds: float | None
     orphan_labels: int
+    shared_labels: dict[str, tuple[int, int]]  # see Layout.shared
     num_left_out: int
     sequential: bool
     problems: list[str] = field(default_factory=list)
@@ -109,7 +110,7 @@ def list_source(
         storage.write_atomic(path, write)
         return listing.summary()
     finally:
-        layout.table.close()
+        layout.close()
 
 
 class Builder:
@@ -280,6 +281,7 @@ class Builder:
             num_clips=self.num_clips,
             seconds=self.seconds,
             orphan_labels=0 if self.stopped else self.layout.orphans,  # not all clips were asked for theirs
+            shared_labels={} if self.stopped else self.layout.shared,
             num_left_out=self.num_left_out,
             sequential=bool(self.packing),
             problems=[clean(problem) or "" for problem in self.problems] + broken,

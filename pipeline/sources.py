@@ -84,10 +84,21 @@ class Layout:
         """Native id and labels of a row; `row["__path__"]` is the name its Audio column gives."""
         raise NotImplementedError
 
+    # -- labels whose sound never came
     @property
     def orphans(self) -> int:
-        """Labels whose sound never came."""
         return self.table.orphans
+
+    @property
+    def shared(self) -> dict[str, tuple[int, int]]:
+        """Of label files that several sources share: how many labels they have, and for how many this one has sound."""
+        return {}
+
+    def close(self) -> None:
+        """Forget all labels."""
+        for table in vars(self).values():
+            if isinstance(table, LabelTable):
+                table.close()
 
 
 @dataclass(frozen=True)

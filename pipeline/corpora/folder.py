@@ -27,14 +27,15 @@ class FolderLayout(Layout):
 
     def __init__(self, source: Any) -> None:
         super().__init__(source)
-        self.shared = LabelTable()  # labels that lie beside an archive and speak of its neighbours too
+        self.tables: dict[str, list[LabelTable]] = {}  # by the folder they speak for
+        self.outer: dict[str, LabelTable] = {}  # those of them that are files of their own, by path
         names = [entry.path[len(source.path) :].lstrip("/") for entry in source.files] if source.kind == "tree" else []
         self.sounds = {sidecar_key(name) for name in names if is_sound(name)}
-        self.tables = {name for name in names if name in TABLES}
+        self.own = {name for name in names if name in TABLES}
 
     def beside(self) -> Iterable[str]:
         folder = self.source.path if self.source.kind == "tree" else storage.parent(self.source.path)
-        return [storage.join(folder, name) for name in TABLES if name not in self.tables]
+        return [storage.join(folder, name) for name in TABLES if name not in self.own]
 
     def clip(self, name: str) -> str | None:
         if not is_sound(name):
@@ -50,17 +51,17 @@ class FolderLayout(Layout):
         return self.source.kind != "tree" or sidecar_key(name) in self.sounds
 
     def read_labels(self, name: str, file: BinaryIO) -> None:
-        folder, base = posixpath.split(name)
+        base, table = name.rpartition("/")[2], LabelTable()
         if base not in TABLES:
             self.read_sidecar(name, file.read(MAX_LABEL_BYTES).decode("utf-8", "replace"))
             return
         outside = name in self.beside()
-        table = self.shared if outside else self.table
-        for file_name, fields in read_table(base, file, self.problems):
-            reference = file_name.replace("\\", "/")
-            reference = posixpath.basename(reference) if reference.startswith("/") else reference
-            place = posixpath.normpath(storage.join("" if outside else folder, reference))
-            if not table.add(place, to_json(fields)):
+        self.tables.setdefault("" if outside else posixpath.dirname(name), []).append(table)
+        if outside or self.source.kind == "tree":
+            self.outer[name if outside else storage.join(self.source.path, name)] = table
+        for reference, fields in read_table(base, file, self.problems):
+            place = posixpath.normpath(reference.replace("\\", "/"))
+            if not table.add(posixpath.basename(place) if place.startswith("/") else place, to_json(fields)):
                 self.problems[f"second line of {base} for one file"] += 1
 
     def read_sidecar(self, name: str, content: str) -> None:
@@ -75,14 +76,38 @@ class FolderLayout(Layout):
         fields: dict[str, Any] = {}
         for ending in (".txt", ".json"):
             fields |= read_json(self.table.get(f"{key}{ending}") or "{}") or {}
-        for place in places(name):
-            line = self.table.get(place) or self.shared.get(place)
-            if line is not None:
-                fields |= read_json(line) or {}
-                break
+        fields |= self.from_tables(name)
         found = labels_from(fields)
         split = next((part for part in reversed(name.split("/")[:-1]) if part.lower() in SPLITS), None)
         return found if found.split or not split else replace(found, split=split)
+
+    def from_tables(self, name: str) -> dict[str, Any]:
+        """What the nearest table says of a file, be it called by path or by name, with its ending or without."""
+        base, parts = posixpath.basename(name), name.split("/")
+        for depth in range(len(parts) - 1, -1, -1):
+            below = "/".join(parts[depth:])
+            for table in self.tables.get("/".join(parts[:depth]), ()):
+                for reference in (below, posixpath.splitext(below)[0], base, posixpath.splitext(base)[0]):
+                    line = table.get(reference)
+                    if line is not None:
+                        return read_json(line) or {}
+        return {}
+
+    @property
+    def orphans(self) -> int:
+        inner = [table for tables in self.tables.values() for table in tables if table not in self.outer.values()]
+        return self.table.orphans + sum(table.orphans for table in inner)
+
+    @property
+    def shared(self) -> dict[str, tuple[int, int]]:
+        """A table may speak of loose files and of archives beside them."""
+        return {path: (table.count, table.count - table.orphans) for path, table in self.outer.items()}
+
+    def close(self) -> None:
+        super().close()
+        for tables in self.tables.values():
+            for table in tables:
+                table.close()
 
 
 def is_sound(name: str) -> bool:
@@ -94,19 +119,6 @@ def sidecar_key(name: str) -> str:
     """What a clip and its labels share: the path up to the first dot of the name, as WebDataset has it."""
     folder, slash, base = name.rpartition("/")
     return f"{folder}{slash}{base.partition('.')[0]}"
-
-
-def places(name: str) -> Iterable[str]:
-    """How a table may call a file, nearest first: path or name, with its ending or without, in any folder above."""
-    folder, base = posixpath.split(posixpath.normpath(name))
-    inner = base
-    while True:
-        for reference in dict.fromkeys((inner, posixpath.splitext(inner)[0], base, posixpath.splitext(base)[0])):
-            yield storage.join(folder, reference)
-        if not folder or folder == "/":
-            return
-        folder, last = posixpath.split(folder)
-        inner = storage.join(last, inner)
 
 
 CORPUS = Corpus(
