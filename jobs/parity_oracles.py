@@ -73,6 +73,7 @@ class TransformersOracle:
         with without_random_init():
             self.model = NeuCodecModel(config).eval()
         load_exactly(self.model, to_transformers(weights.state_dict(), weights.config), TRANSFORMERS_IDLE)
+        self.model.to(device)
         self.extractor = NeuCodecFeatureExtractor()
 
     @torch.no_grad()
@@ -94,8 +95,9 @@ def build_published(model: str, weights: NeuCodec | None = None, layers: int = L
             for name, parameter in oracle.named_parameters():
                 parameter.copy_(fill(name, tuple(parameter.shape)))
     else:
-        buffers = {name for name, _ in oracle.named_buffers()}
-        load_exactly(oracle, to_reference(weights.state_dict(), weights.config), (*IDLE, *buffers))
+        idle = {name for name, _ in oracle.named_buffers()}
+        idle |= {name for name, _ in oracle.named_parameters() if _layer(name) >= LAYERS_READ}
+        load_exactly(oracle, to_reference(weights.state_dict(), weights.config), (*IDLE, *idle))
     return oracle
 
 
@@ -106,8 +108,11 @@ def _layer(name: str) -> int:
 
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor], idle: tuple[str, ...]) -> None:
-    """Load `state`, which must name every parameter but the idle ones. Raises: ValueError."""
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    """Let `model` share the tensors of `state`, which must name all its parameters but the idle ones.
+
+    Raises: ValueError for other names.
+    """
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     if unexpected or set(missing) - set(idle):
         raise ValueError(f"the oracle misses {sorted(set(missing) - set(idle))} and does not know {unexpected}")
 

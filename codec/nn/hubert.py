@@ -77,9 +77,11 @@ class ClipNorm(nn.Module):
         x = x.float()
         if num_steps is None:
             return functional.group_norm(x, x.shape[1], self.weight, self.bias, eps=1e-5)
-        count = num_steps[:, None, None]
-        mean = zero_tail(x, num_steps, dim=2).sum(2, keepdim=True) / count
-        variance = zero_tail(x - mean, num_steps, dim=2).square().sum(2, keepdim=True) / count
+        # a row at a time: masking the whole batch would hold it several times over
+        own = [
+            torch.var_mean(row[:, :steps], 1, correction=0) for row, steps in zip(x, num_steps.tolist(), strict=True)
+        ]
+        variance, mean = (torch.stack(part)[:, :, None] for part in zip(*own, strict=True))
         scale = self.weight[:, None] * (variance + 1e-5).rsqrt()
         return torch.addcmul(self.bias[:, None] - mean * scale, x, scale)
 
