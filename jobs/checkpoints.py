@@ -89,6 +89,11 @@ def find(output: str, which: str = "latest") -> str | None:
     return storage.join(folder(output), json.loads(storage.read_bytes(pointer))["file"])
 
 
+def step_of(path: str) -> int:
+    """The step a checkpoint's name tells."""
+    return int(Path(path).stem.removeprefix("step-"))
+
+
 def load(path: str) -> tuple[dict[str, Tensor], Position]:
     """Raises: ValueError for a checkpoint of another version."""
     with tempfile.TemporaryDirectory(prefix="neutok-") as scratch:

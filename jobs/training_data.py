@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.clips import UNIT_BYTES, Clip, decoded
 from jobs.ranks import Ranks
 from jobs.training_options import TrainOptions
-from jobs.validation import Clip
 from pipeline import storage
 from pipeline.clips import IndexedClips
 from pipeline.corpora import CORPORA
-from pipeline.decoding import Refused, load_native
 from pipeline.index import Selection, build_index
-from pipeline.resample import resample
 from schemas.audio import Reject
-
-UNIT_BYTES = 128 << 20  # of work units, which training does not look at
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +41,9 @@ def open_validation(options: TrainOptions, sample_rate: int) -> list[Clip]:
         for row in range(len(clips.rows)):
             if len(found) == options.validation_clips:
                 return found
-            file = clips.read(row)
-            if isinstance(file, Reject):
-                continue
-            try:
-                waveform, rate = load_native(file.data, 60.0)
-            except Refused:
-                continue
-            found.append(Clip(file.utterance.id, resample(waveform, rate, sample_rate)))
+            clip = decoded(clips, row, sample_rate)
+            if not isinstance(clip, Reject):
+                found.append(clip)
     return found
 
 

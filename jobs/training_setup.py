@@ -28,7 +28,8 @@ from pipeline import storage
 from pipeline.crops import Shape
 from pipeline.order import Order
 
-MAY_CHANGE = ("steps", "schedule", "crop_seconds", "adversarial_after", "distillation_after", "judge_rate", "clip_norm")
+MAY_CHANGE = {"steps", "schedule", "crop_seconds", "adversarial_after", "distillation_after", "judge_rate", "clip_norm"}
+MAY_CHANGE |= {"weights", "judged_seconds", "mel_resolutions"}
 """What a run may change when it goes on: its length and its rates. The order refuses what would change past batches."""
 
 

@@ -1,6 +1,7 @@
 """Listening to a codec in training: fixed clips there and back, measured, and kept as sound and as mel pictures."""
 
 import io
+import time
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +12,10 @@ import torch
 from codec.base import Codec
 from codec.evaluation import metrics
 from codec.evaluation.metrics import Pair, Scores
+from jobs.clips import Clip
 from jobs.pictures import mel_picture
 from pipeline import storage
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """A fixed clip: mono float32 [T] at the codec's input rate."""
-
-    key: str
-    waveform: np.ndarray
+from pipeline.resample import resample
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +40,33 @@ class Result:
         return {**means, "codes_used": use.distinct, "code_entropy": use.entropy}
 
 
-def there_and_back(codec: Codec, waveform: np.ndarray, device: torch.device | str) -> tuple[np.ndarray, np.ndarray]:
-    """A clip's codes [F], and the sound they decode to, float32 [T'] at the output rate."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A clip that went through a codec."""
+
+    codes: np.ndarray  # int [K, F]
+    sound: np.ndarray  # float32 [T] at the output rate, of the clip's whole hops
+    encode_seconds: float  # of wall time
+    decode_seconds: float
+
+
+def there_and_back(codec: Codec, waveform: np.ndarray, device: torch.device | str) -> Heard:
+    """float32 [T] at the codec's input rate, alone in its batch."""
     spec = codec.spec
-    batch = torch.from_numpy(waveform)[None, None].to(device)
-    codes = codec.encode(batch, torch.tensor([len(waveform)], device=device))
-    sound = codec.decode(codes)[0, 0].float().cpu().numpy()
+    batch = torch.from_numpy(np.ascontiguousarray(waveform))[None, None].to(device)
+    began = time.perf_counter()
+    codes = codec.encode(batch, torch.tensor([len(waveform)], device=device)).cpu()
+    encoded = time.perf_counter()
+    sound = codec.decode(codes.to(device))[0, 0].float().cpu().numpy()
+    decoded = time.perf_counter()
     whole = len(waveform) // spec.hop_length * spec.hop_length * spec.output_rate // spec.input_rate
-    return codes[0, 0].cpu().numpy(), sound[:whole]
+    return Heard(codes[0].numpy(), sound[:whole], encoded - began, decoded - encoded)
 
 
-def at_rate(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Resampled where the rates differ."""
-    if rate == wanted:
-        return waveform
-    from torchaudio.functional import resample
-
-    return resample(torch.from_numpy(waveform), rate, wanted).numpy()
+def pair_of(codec: Codec, waveform: np.ndarray, heard: Heard) -> Pair:
+    """What the metrics compare: both at 16 kHz."""
+    reference = resample(waveform, codec.spec.input_rate, metrics.RATE)
+    return Pair.of(reference, resample(heard.sound, codec.spec.output_rate, metrics.RATE))
 
 
 def validate(codec: Codec, clips: Sequence[Clip], names: Sequence[str], device: torch.device | str) -> Result:
@@ -69,11 +74,10 @@ def validate(codec: Codec, clips: Sequence[Clip], names: Sequence[str], device: 
     scores, outputs = [], []
     counts = np.zeros(codec.spec.codebook_size, np.int64)
     for clip in clips:
-        codes, sound = there_and_back(codec, clip.waveform, device)
-        counts += metrics.count_codes(codes, len(counts))
-        outputs.append(sound)
-        reference = at_rate(clip.waveform, codec.spec.input_rate, metrics.RATE)
-        scores.append(metrics.measure(Pair.of(reference, at_rate(sound, codec.spec.output_rate, metrics.RATE)), names))
+        heard = there_and_back(codec, clip.waveform, device)
+        counts += metrics.count_codes(heard.codes, len(counts))
+        outputs.append(heard.sound)
+        scores.append(metrics.measure(pair_of(codec, clip.waveform, heard), names))
     return Result(scores, outputs, counts)
 
 
@@ -81,11 +85,11 @@ def keep(folder: str, clips: Sequence[Clip], result: Result, codec: Codec, most:
     """The first `most` clips to hear and to look at: original, output, and a picture with the original on top."""
     spec = codec.spec
     for clip, output in list(zip(clips, result.outputs, strict=True))[:most]:
-        original = at_rate(clip.waveform, spec.input_rate, spec.output_rate)
+        original = resample(clip.waveform, spec.input_rate, spec.output_rate)
         files = {
-            f"{clip.key}.original.wav": wav_bytes(original, spec.output_rate),
-            f"{clip.key}.wav": wav_bytes(output, spec.output_rate),
-            f"{clip.key}.png": mel_picture([original[: len(output)], output], spec.output_rate),
+            f"{clip.utterance.id}.original.wav": wav_bytes(original, spec.output_rate),
+            f"{clip.utterance.id}.wav": wav_bytes(output, spec.output_rate),
+            f"{clip.utterance.id}.png": mel_picture([original[: len(output)], output], spec.output_rate),
         }
         for name, data in files.items():
             storage.write_atomic(storage.join(folder, name), lambda file, data=data: file.write(data))

@@ -54,6 +54,8 @@ class Recipe:
     batch_size: int = 96  # over all ranks
     crop_seconds: float = 6.0
     adversarial_after: int = 0  # the judges begin at this step
+    judged_seconds: float | None = None  # judges hear so much of each crop, from a hop that moves; None: all of it
+    latent_spread: float = 1.0  # factor on the first weights into the quantizer: how many levels its codes begin with
     distillation_after: int = 0
     betas: tuple[float, float] = (0.8, 0.9)
     epsilon: float = 1e-8
@@ -123,20 +125,21 @@ NANO = Recipe(
     codec=CodecConfig(
         acoustic=SpectralConfig(),
         semantic=None,
-        decoder=DecoderConfig(width=320, layers=2, heads=5, resnet_blocks=1, dropout=0.0, hop_length=320),
+        # no attention: what it would learn from crops of 2 s does not hold for clips of 20
+        decoder=DecoderConfig(width=320, layers=0, resnet_blocks=3, dropout=0.0, hop_length=320),
         latent_width=256,
     ),
     trains=("acoustic", "fuse", "quantizer", "decoder"),
     weights=Weights(semantic=0.0),
-    judges=DiscriminatorConfig(
-        periods=(2, 3, 5, 7, 11), period_width=4, period_max_width=64, n_ffts=(126, 334, 876), spectrum_width=4
-    ),
-    schedule=Schedule(start=1e-5, peak=1e-3, end=1e-4, warmup=300, decay=60_000),
+    judges=DiscriminatorConfig(period_width=8, period_max_width=128, n_ffts=(126, 334, 876), spectrum_width=8),
+    judged_seconds=0.5,
+    judge_rate=0.3,
+    latent_spread=3.0,
+    schedule=Schedule(start=1e-5, peak=1e-3, end=5e-5, warmup=300, decay=59_700),
     steps=60_000,
     batch_size=8,
     crop_seconds=2.0,
-    adversarial_after=20_000,
-    seed=1024,
+    adversarial_after=10_000,
 )
 
 NANO_24K = replace(

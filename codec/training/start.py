@@ -19,6 +19,8 @@ def fresh_codec(recipe: Recipe) -> NeuCodec:
         if isinstance(module, nn.Conv1d) and module.bias is not None:
             nn.init.zeros_(module.bias)
     _start_decoder(codec.decoder)
+    with torch.no_grad():
+        codec.quantizer.project_in.weight *= recipe.latent_spread
     return codec
 
 

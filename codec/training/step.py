@@ -86,10 +86,11 @@ def update(
         made = models.generator(inputs)
         targets = targets[..., : made.waveforms.shape[2]]
         parts: dict[str, Tensor] = {}
-        judging = step >= recipe.adversarial_after
-        if judging:
-            parts |= _teach_judges(models.judges, optimizers.judges, targets, made.waveforms.detach(), recipe)
-        parts |= _generator_losses(models, made, targets, recipe, judging)
+        heard = judged_part(recipe, targets.shape[2], step) if step >= recipe.adversarial_after else None
+        if heard is not None:
+            real, fake = targets[..., heard], made.waveforms[..., heard].detach()
+            parts |= _teach_judges(models.judges, optimizers.judges, real, fake, recipe)
+        parts |= _generator_losses(models, made, targets, heard)
         total = sum(weight * parts[name] for name, weight in active_weights(recipe, step).items())
     optimizers.generator.zero_grad(set_to_none=True)
     total.backward()
@@ -120,16 +121,24 @@ def _teach_judges(judges: nn.Module, optimizer: AdamW, real: Tensor, fake: Tenso
     return {"judges_real": on_real, "judges_fake": on_fake, "judges_norm": norm}
 
 
-def _generator_losses(
-    models: Models, made: Generated, targets: Tensor, recipe: Recipe, judging: bool
-) -> dict[str, Tensor]:
+def judged_part(recipe: Recipe, length: int, step: int) -> slice:
+    """The samples that judges hear of a crop of `length` output samples: all, or a window that moves with the step."""
+    if recipe.judged_seconds is None:
+        return slice(0, length)
+    hop = recipe.codec.decoder.hop_length
+    size = min(round(recipe.judged_seconds * recipe.codec.output_rate), length)
+    start = step * 7919 % ((length - size) // hop + 1) * hop
+    return slice(start, start + size)
+
+
+def _generator_losses(models: Models, made: Generated, targets: Tensor, heard: slice | None) -> dict[str, Tensor]:
     parts = {"mel": models.mel_loss(made.waveforms, targets)}
-    if judging:
+    if heard is not None:
         judges = unwrap(models.judges)
         judges.requires_grad_(False)  # the judges are only asked here: no gradient of theirs is worked out
         with torch.no_grad():
-            (real,) = judges(targets)
-        (fake,) = judges(made.waveforms)
+            (real,) = judges(targets[..., heard])
+        (fake,) = judges(made.waveforms[..., heard])
         judges.requires_grad_(True)
         parts["adversarial"] = losses.adversarial_loss(fake)
         parts["feature_matching"] = losses.feature_matching_loss(real, fake)

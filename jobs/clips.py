@@ -1,0 +1,63 @@
+"""Clips of any corpus, decoded one by one: what is measured and listened to."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.clips import IndexedClips
+from pipeline.decoding import Refused, load_native
+from pipeline.index import Selection, build_index
+from pipeline.resample import resample
+from schemas.audio import Reject, Utterance
+
+LONGEST_SECONDS = 60.0
+UNIT_BYTES = 128 << 20  # of work units, which nobody looks at here
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A decoded clip: mono float32 [T] at the rate asked for."""
+
+    utterance: Utterance
+    waveform: np.ndarray
+
+
+def read_clips(
+    corpus: str, inputs: Sequence[str], sample_rate: int, names: Sequence[str] | None = None, limit: int | None = None
+) -> Iterator[Clip | Reject]:
+    """The clips of a corpus in index order, at `sample_rate`; what cannot be read comes as its Reject.
+
+    Args: names: only these, by the end of their source path or by key. limit: at most so many.
+    Raises: ValueError for an unknown corpus, inputs without clips, or names that are not there.
+    """
+    wanted = set(names) if names is not None else None
+    count = 0
+    with tempfile.TemporaryDirectory(prefix="neutok-") as folder:
+        clips = IndexedClips(corpus, build_index(corpus, inputs, folder, Selection(), UNIT_BYTES))
+        for row in range(len(clips.rows)):
+            if limit is not None and count >= limit:
+                return
+            if wanted is not None:
+                utterance = clips.clip(row)[2].utterance
+                place = utterance.source.replace("::", "/")
+                found = {name for name in wanted if name == utterance.id or f"/{place}".endswith(f"/{name}")}
+                if not found:
+                    continue
+                wanted -= found
+            count += 1
+            yield decoded(clips, row, sample_rate)
+    if wanted:
+        raise ValueError(f"{len(wanted)} of the clips named are not in the input, such as {min(wanted)}")
+
+
+def decoded(clips: IndexedClips, row: int, sample_rate: int) -> Clip | Reject:
+    file = clips.read(row)
+    if isinstance(file, Reject):
+        return file
+    try:
+        waveform, rate = load_native(file.data, LONGEST_SECONDS)
+    except Refused as refused:
+        return Reject(file.utterance, refused.reason, refused.message)
+    return Clip(file.utterance, resample(waveform, rate, sample_rate))
