@@ -27,7 +27,7 @@ def write(file: BinaryIO, records: Iterable[TokenRecord], spec: CodecSpec) -> No
 def read(path: str, spec: CodecSpec) -> Iterator[TokenRecord]:
     """The rows of a shard. Raises: tarfile.TarError or ValueError if it is no whole shard."""
     with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-        for member in tar:
+        while (member := tar.next()) is not None:  # the iterator would give the .npy once more
             row = json.loads(_content(tar, member, ".json"))
             payload = _content(tar, tar.next(), ".npy")
             codes = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
