@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,15 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, __doc__)
     formats = ("parquet", "webdataset") if options.format == "both" else (options.format,)
     rng, started = random.Random(options.seed), time.monotonic()
-    results = []
+    results, plan = [], [KINDS[number % len(KINDS)] for number in range(options.kills)]
     with tempfile.TemporaryDirectory(prefix="neutok-kill-") as folder, private_ray():
         corpora = make_corpora(Path(folder), options.units, options.seed)
         nodes = TwoNodes()
         try:
             for turn, format in enumerate(formats):
-                kills = options.kills // len(formats) + (turn < options.kills % len(formats))
-                corpus = corpora[turn % len(corpora)]
-                results.append(Course(Path(folder), corpus, format, nodes, rng).run(kills))
+                share = plan[turn * len(plan) // len(formats) : (turn + 1) * len(plan) // len(formats)]
+                results.append(Course(Path(folder), corpora[turn % len(corpora)], format, nodes, rng).run(share))
         finally:
             nodes.close()
     differences = [line for result in results for line in result["differences"]]
@@ -89,10 +88,10 @@ class Course:
         self.killed: Counter[str] = Counter()
         self.starts = 0
 
-    def run(self, kills: int) -> dict:
+    def run(self, left: list[str]) -> dict[str, Any]:
+        """Spend all kills of `left`, in any order."""
         whole = self.folder / f"{self.format}-undisturbed"
         self.finish(self.start(whole), whole)
-        left = [KINDS[number % len(KINDS)] for number in range(kills)]
         self.rng.shuffle(left)
         differences, runs = [], 0
         while left:
