@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from codec.base import Codec
 
@@ -18,10 +19,20 @@ def _load_published(name: str, device: str, weights: str | None, precision: str)
     return load_codec(name, device, weights, precision)
 
 
+def _load_shipped(name: str, device: str, weights: str | None, precision: str) -> Codec:
+    from codec.weights import load_codec
+
+    return load_codec(name, device, weights or str(Path(__file__).parent / "shipped" / name), precision)
+
+
 CODECS: dict[str, Callable[[str, str | None, str], Codec]] = {
     "null": _load_null,
     "neucodec": partial(_load_published, "neucodec"),
     "distill-neucodec": partial(_load_published, "distill-neucodec"),
+    **{name: partial(_load_published, name) for name in ("neucodec_16k", "upsample_24k", "distill")},  # own trainings
+    "nano": partial(_load_shipped, "nano"),
+    "nano_24k": partial(_load_shipped, "nano_24k"),
+    "nano_distill": partial(_load_shipped, "nano_distill"),
 }
 
 

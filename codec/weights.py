@@ -67,14 +67,20 @@ def load_codec(name: str, device: str = "cpu", weights: str | None = None, preci
     return convert(model, precision).to(device).eval()
 
 
-def save(model: NeuCodec, folder: str | Path) -> None:
-    """Write a float32 codec as codec.safetensors and codec.json, the record last. `load_codec` reads it back."""
+def save(model: NeuCodec, folder: str | Path, half: bool = False) -> None:
+    """Write a float32 codec as codec.safetensors and codec.json, the record last. `load_codec` reads it back.
+
+    Args: half: round the weights to float16, in the model too, and store them so: half the size, computed in float32.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if any(tensor.dtype != torch.float32 for tensor in state.values()):
         raise ValueError(f"a codec is saved in float32, this one is in {model.precision}; load it in float32 first")
-    model.revision = fingerprint(state, model.config)
+    if half:
+        state = {name: tensor.half() for name, tensor in state.items()}
+        model.load_state_dict(state)
+    model.revision = fingerprint(model.state_dict(), model.config)
     record = {"format": OWN_FORMAT, "config": model.config.to_json(), "spec": model.spec.to_json()}
     parts = folder / f"{OWN_TENSORS}.part", folder / f"{OWN_RECORD}.part"
     save_file(state, parts[0])

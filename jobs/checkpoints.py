@@ -6,11 +6,12 @@ JSON, where the run stands. What is frozen is not in it: it comes from where it 
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -68,11 +69,7 @@ def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: i
     path = storage.join(folder(output), name)
     whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     header = {"position": json.dumps(asdict(position), sort_keys=True)}
-    with tempfile.TemporaryDirectory(prefix="neutok-") as scratch:
-        # safetensors writes to a path alone; the copy costs seconds a run, and a torn file would cost the run
-        local = Path(scratch) / name
-        save_file(whole, local, header)
-        storage.write_atomic(path, lambda file: _copy(local, file))
+    _write(path, whole, header)
     pointer = json.dumps({"file": name, "step": position.step, "best": position.best}).encode()
     is_best = position.best is not None and position.best[0] == position.step
     for which in ("latest", "best") if is_best else ("latest",):
@@ -148,7 +145,23 @@ def unpack(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optim
         raise ValueError(f"the checkpoint holds what the recipe does not know: {', '.join(sorted(left)[:3])}")
 
 
-def _copy(local: Path, file: Any) -> None:
+def _write(path: str, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """safetensors writes to a local path alone: beside its final name, or to be uploaded whole."""
+    if storage.is_local(path):
+        part = Path(path).with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, header)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="neutok-") as scratch:
+        part = Path(scratch) / "checkpoint.safetensors"
+        save_file(tensors, part, header)
+        storage.write_atomic(path, lambda file: _copy(part, file))
+
+
+def _copy(local: Path, file: BinaryIO) -> None:
     with local.open("rb") as source:
         while block := source.read(1 << 24):
             file.write(block)

@@ -451,3 +451,15 @@ def test_seeded_weights_say_that_they_mean_nothing():
         model = codec.load("distill-neucodec", weights="seeded")
     assert_same(model, small("distill-neucodec"))
     assert model.spec.revision and not model.training
+
+
+def test_a_codec_saved_in_half_is_the_rounded_one_and_half_the_size(tmp_path):
+    torch.manual_seed(0)
+    model = small(SMALL_NEUCODEC)
+    save(model, tmp_path / "whole")
+    save(model, tmp_path / "half", half=True)
+    loaded = load_codec("neucodec", weights=str(tmp_path / "half"))
+    assert loaded.revision == model.revision
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    sizes = [(tmp_path / kind / "codec.safetensors").stat().st_size for kind in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
