@@ -455,7 +455,7 @@ def test_seeded_weights_say_that_they_mean_nothing():
 
 def test_a_codec_saved_in_half_is_the_rounded_one_and_half_the_size(tmp_path):
     torch.manual_seed(0)
-    model = small(SMALL_NEUCODEC)
+    model = small("neucodec")
     save(model, tmp_path / "whole")
     save(model, tmp_path / "half", half=True)
     loaded = load_codec("neucodec", weights=str(tmp_path / "half"))
