@@ -4,8 +4,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from jobs.options import COMPLETE, INCOMPLETE, from_namespace, option, parser_of, usage_error
 from pipeline import storage
@@ -16,6 +16,7 @@ from pipeline.licenses import refusals
 from pipeline.mirror import mirror
 from pipeline.patience import Patience, RedactingFilter, redact
 from pipeline.publication import Plan, make_plan, read_outputs
+from pipeline.sinks import SINKS
 from pipeline.staging import Staged, Wording, open_staging, stage
 from schemas.manifest import ShardManifest
 
@@ -30,6 +31,7 @@ class Options:
     allow: tuple[str, ...] = option("refusals to lift, by the names they are told with", (), metavar="NAME")
     title: str | None = option("heading of the card", None)
     weights: str | None = option("what readers are to give codec.load, if not the published weights", None)
+    format: Literal["parquet", "webdataset"] = option("what the published files are", "parquet")
     neutts: bool = option("add the configs of three columns that NeuTTS fine-tuning reads", True)
     file_mb: float = option("size of a file to aim at, in million bytes", 256.0)
     private: bool = option("create the repository as a private one", False)
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan, manifests = prepare(parsed.outputs, options)
         folder, in_place = staging_folder(parsed.outputs, options)
         open_staging(folder, plan.id, may_clear=not in_place)
-        staged = stage(plan, manifests, folder, wording(options), neutok_version(), options.workers, say)
+        staged = stage(plan, manifests, folder, wording(options), options.workers, say)
     except (ValueError, FileNotFoundError) as error:
         return usage_error(PROG, redact(str(error)))
     if options.stage_only or in_place:
@@ -83,8 +85,8 @@ def check(options: Options) -> None:
 def prepare(outputs: Sequence[str], options: Options) -> tuple[Plan, list[ShardManifest]]:
     """The plan, if every row of it may be published. Raises: ValueError with each refusal."""
     codec, sources, manifests = read_outputs(outputs)
-    twins = options.neutts and codec["num_codebooks"] == 1
-    plan = make_plan(codec, sources, options.license, options.file_mb, twins)
+    twins = options.neutts and codec["num_codebooks"] == 1 and options.format == "parquet"
+    plan = make_plan(codec, sources, options.license, options.file_mb, twins, SINKS[options.format].SUFFIX)
     if not plan.targets:
         raise ValueError(f"{', '.join(outputs)}: no rows to publish")
     refused = refusals(((group.corpus, group.license) for group in plan.groups), options.allow)
@@ -135,13 +137,6 @@ def send(staged: Staged, folder: Path, options: Options) -> int:
         print(f"{PROG}: run it again to go on from here", file=sys.stderr)
         return INCOMPLETE
     return COMPLETE
-
-
-def neutok_version() -> str:
-    try:
-        return version("neutok")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -90,15 +90,25 @@ def how_to_load(facts: CardFacts) -> str:
     config = default_config(facts)
     split = next(iter(splits_of(facts, config)))
     pinned = f', revision="{facts.tag}"' if facts.tag else ""
-    return f"""## Load
-
-```python
-from datasets import load_dataset
+    if facts.suffix == ".parquet":
+        code = f"""from datasets import load_dataset
 
 rows = load_dataset({json.dumps(facts.address)}, "{config}", split="{split}"{pinned}, streaming=True)
-row = next(iter(rows))
-```
-"""
+row = next(iter(rows))"""
+    else:
+        folder = json.dumps(facts.address)
+        if facts.tag is not None:
+            folder = f'snapshot_download({folder}, repo_type="dataset"{pinned}, allow_patterns="data/{config}/*")'
+        code = f"""from pathlib import Path
+
+import webdataset
+from huggingface_hub import snapshot_download
+
+folder = Path({folder}) / "data/{config}"
+files = sorted(map(str, folder.glob("{split}-*.tar")))
+sample = next(iter(webdataset.WebDataset(files, shardshuffle=False).decode()))
+row = {{"__key__": sample["__key__"], "codes": sample["npy"].tolist(), **sample["json"]}}"""
+    return f"## Load\n\n```python\n{code}\n```\n"
 
 
 def how_to_hear(facts: CardFacts) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,11 @@ class CardFacts:
     plots: Sequence[str]
     weights: str | None  # what `codec.load` is given to decode, if not the published weights
 
+    @property
+    def suffix(self) -> str:
+        """Of the data files: .parquet or .tar."""
+        return PurePosixPath(self.files[0].path).suffix
+
 
 def metadata(facts: CardFacts) -> dict[str, Any]:
     """The card's header, as the Hub and `datasets` read it."""
@@ -59,8 +65,9 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         "tags": ["speech-tokens", "audio-codec", facts.plan.codec["name"]],
         "size_categories": [size_category(facts.report["rows"])],
         "configs": [config_entry(facts, name) for name in config_names(facts)],
-        "dataset_info": [info_entry(facts, name) for name in config_names(facts)],
     }
+    if facts.suffix == ".parquet":  # of other files `datasets` finds the features itself
+        found["dataset_info"] = [info_entry(facts, name) for name in config_names(facts)]
     return found
 
 
@@ -78,7 +85,7 @@ def splits_of(facts: CardFacts, config: str) -> dict[str, list[PublishedFile]]:
 
 
 def config_entry(facts: CardFacts, name: str) -> dict[str, Any]:
-    files = [{"split": split, "path": f"data/{name}/{split}-*.parquet"} for split in splits_of(facts, name)]
+    files = [{"split": split, "path": f"data/{name}/{split}-*{facts.suffix}"} for split in splits_of(facts, name)]
     default = {"default": True} if name == default_config(facts) else {}
     return {"config_name": name, **default, "data_files": files}
 

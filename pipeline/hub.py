@@ -14,6 +14,7 @@ from huggingface_hub.utils import parse_ratelimit_headers
 
 from pipeline.merge import PublishedFile
 from pipeline.patience import Patience
+from pipeline.publication import TWIN_PREFIX
 
 DATA_COMMITS = 16  # with one to clear away, one for the card and one for the manifest: below twenty
 FILES_IN_COMMIT = 25
@@ -135,10 +136,16 @@ def push(
 
 
 def commit_groups(files: Sequence[PublishedFile]) -> Iterable[tuple[str, Sequence[PublishedFile]]]:
-    """Data in few commits of whole groups, the same for every run; then plots and card; the manifest alone, last."""
+    """Data in few commits of whole groups, the same for every run; then plots and card; the manifest alone, last.
+
+    Twins come in commits after those of the rows they repeat: chunked storage then knows most of their bytes already.
+    """
     data = data_of(files)
-    size = max(FILES_IN_COMMIT, -(-len(data) // DATA_COMMITS))
-    groups = [data[start : start + size] for start in range(0, len(data), size)]
+    size = max(FILES_IN_COMMIT, -(-len(data) // (DATA_COMMITS - 1)))
+    groups = []
+    for is_twin in (False, True):
+        kind = [file for file in data if file.config.startswith(TWIN_PREFIX) == is_twin]
+        groups += [kind[start : start + size] for start in range(0, len(kind), size)]
     for place, group in enumerate(groups):
         yield f"Token shards, part {place + 1} of {len(groups)}", group
     rest = [file for file in files if not file.path.startswith("data/")]

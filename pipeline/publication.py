@@ -8,7 +8,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.shards import read_shard
 from schemas.manifest import ShardInfo, ShardManifest
 
 PLAN_VERSION = 1
+TWIN_PREFIX = "neutts-"
 LABELS = ("corpus", "language", "license", "split")
 Labels = tuple[str, str | None, str | None, str | None]
 
@@ -94,7 +95,7 @@ class Plan:
             "codec": self.codec,
             "sources": [source.info.sha256 for source in self.sources],
             "license": self.license,
-            "targets": [asdict(target) | {"pieces": len(target.pieces)} for target in self.targets],
+            "targets": [(target.path, target.twin, target.rows) for target in self.targets],
         }
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
 
@@ -123,8 +124,10 @@ def read_outputs(folders: Sequence[str]) -> tuple[dict[str, Any], list[Source], 
     return codecs[0], sources, manifests
 
 
-def make_plan(codec: dict[str, Any], sources: list[Source], license: str | None, file_mb: float, twins: bool) -> Plan:
-    """Scan the labels of every row and cut the groups into files of about `file_mb` million bytes.
+def make_plan(
+    codec: dict[str, Any], sources: list[Source], license: str | None, file_mb: float, twins: bool, suffix: str
+) -> Plan:
+    """Scan the labels of every row and cut the groups into files of about `file_mb` million bytes, named `*suffix`.
 
     `license` stands in for rows that name none. `twins` asks for the files of three columns.
     Raises: ValueError if a shard does not hold what its sidecar says, or if two rows share a key.
@@ -136,7 +139,8 @@ def make_plan(codec: dict[str, Any], sources: list[Source], license: str | None,
     for source in sources:
         contents = scan_shard(source, license, keys)
         seconds = sum(part.seconds for part in contents.values()) or 1.0
-        stored = storage.num_bytes(source.path) * (0.55 if source.path.endswith(".tar") else 1.0)  # a tar pads its rows
+        padding = {".tar": 1.8}  # a tar takes so much more than Parquet for the same rows
+        stored = storage.num_bytes(source.path) / padding.get(source.path[-4:], 1.0) * padding.get(suffix, 1.0)
         for group, part in contents.items():
             held.setdefault(group, {})[source.path] = part
             sizes[group] = sizes.get(group, 0.0) + stored * part.seconds / seconds
@@ -154,9 +158,9 @@ def make_plan(codec: dict[str, Any], sources: list[Source], license: str | None,
             twin = None
             if group in twin_of:
                 key = (twin_of[group], group.split)
-                twin = file_path(*key, twin_used.get(key, 0), twin_totals[key])
+                twin = file_path(*key, twin_used.get(key, 0), twin_totals[key], suffix)
                 twin_used[key] = twin_used.get(key, 0) + 1
-            path = file_path(group.config, group.split, place, number)
+            path = file_path(group.config, group.split, place, number, suffix)
             plan.targets.append(Target(path, twin, group, pieces, seconds))
     return plan
 
@@ -249,8 +253,8 @@ def cut(parts: dict[str, Contents], number: int) -> Iterable[tuple[tuple[Piece, 
     return zip(map(tuple, runs), seconds, strict=True)
 
 
-def file_path(config: str, split: str, place: int, number: int) -> str:
-    return f"data/{config}/{split}-{place:05}-of-{number:05}.parquet"
+def file_path(config: str, split: str, place: int, number: int, suffix: str) -> str:
+    return f"data/{config}/{split}-{place:05}-of-{number:05}{suffix}"
 
 
 def _twin_configs(held: dict[Group, dict[str, Contents]]) -> dict[str, list[Group]]:
@@ -258,5 +262,5 @@ def _twin_configs(held: dict[Group, dict[str, Contents]]) -> dict[str, list[Grou
     configs: dict[str, list[Group]] = {}
     for group in sorted(held):
         if any(part.with_text for part in held[group].values()):
-            configs.setdefault(f"neutts-{_safe(group.language)}-{slug(group.license)}", []).append(group)
+            configs.setdefault(f"{TWIN_PREFIX}{_safe(group.language)}-{slug(group.license)}", []).append(group)
     return configs

@@ -18,8 +18,10 @@ from pipeline.merge import PublishedFile, describe, merge, sweep
 from pipeline.publication import Plan
 from pipeline.report import draw
 from pipeline.shards import read_shard
+from pipeline.sinks.parquet import version
 from pipeline.statistics import Statistics
 from schemas.manifest import ShardManifest
+from schemas.spec import CodecSpec
 
 PLAN, REPORT = ".plan.json", ".report.json"
 MOST_CREDITS = 1000
@@ -64,21 +66,20 @@ def stage(
     manifests: Sequence[ShardManifest],
     folder: Path,
     wording: Wording,
-    version: str,
     workers: int = 2,
     say: Callable[[str], None] = print,
 ) -> Staged:
     """Write what is not there yet. The same plan gives the same bytes, in one run or after many interrupted ones."""
-    metadata = {b"codec": json.dumps(plan.codec, sort_keys=True).encode(), b"neutok": version.encode()}
+    spec = CodecSpec.from_json(plan.codec)
     files: list[PublishedFile] = []
     kept = {target.path for target in plan.targets if (folder / target.path).exists()}
     if kept:
         say(f"{len(kept)} of {len(plan.targets)} files are written already")
-    for done, written in enumerate(merge(plan.targets, folder, plan.license, metadata, workers), 1):
+    for done, written in enumerate(merge(plan.targets, folder, plan.license, spec, workers), 1):
         files += written
         if written[0].path not in kept:
             say(f"{done} of {len(plan.targets)}: {written[0].path}, {written[0].rows:,} rows")
-    files.sort(key=lambda file: file.path)
+    files.sort(key=lambda file: (file.config in plan.twin_configs, file.path))
     listed = sum(file.rows for file in files if file.config not in plan.twin_configs)
     expected = sum(source.info.num_records for source in plan.sources)
     if listed != expected:
@@ -103,7 +104,7 @@ def stage(
     for path, text in texts.items():
         put(folder, path, text)
     small = [describe(folder, path) for path in texts]
-    put(folder, "manifest.json", write_manifest(facts, [*files, *small], [m.run for m in manifests], version))
+    put(folder, "manifest.json", write_manifest(facts, [*files, *small], [m.run for m in manifests], version()))
     return Staged([*files, *small, describe(folder, "manifest.json")], tag)
 
 

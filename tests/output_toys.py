@@ -1,18 +1,19 @@
 """Token outputs made without audio or codec: random codes in the real layout, for tests of what reads them."""
 
 import hashlib
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from pipeline.sinks import SINKS
 from schemas.audio import Reject, Utterance
 from schemas.manifest import ShardInfo, ShardManifest
-from schemas.tokens import TokenRecord, reject_batch, token_batch
+from schemas.spec import CodecSpec
+from schemas.tokens import TokenRecord, reject_batch
 
 CODEC = {
     "name": "neucodec",
@@ -26,6 +27,18 @@ CODEC = {
     "levels": [4] * 8,
     "extra_frames": 0,
 }
+
+
+class Humming:
+    """Each frame sounds its own code: constant at code / 32768, so a moved or mixed frame shows; loud above 1."""
+
+    def __init__(self, revision):
+        self.spec = CodecSpec.from_json({**CODEC, "revision": revision})
+
+    def decode(self, codes, num_frames=None):
+        num_frames = torch.full(codes.shape[:1], codes.shape[2]) if num_frames is None else num_frames
+        keep = torch.arange(codes.shape[2])[None] < num_frames[:, None]
+        return (codes.float() / 32768 * keep[:, None]).repeat_interleave(480, dim=2)
 
 
 def records(number, seed=0, corpus="toy", frames=(50, 500), **labels):
@@ -52,8 +65,9 @@ def write_output(folder, units, rejects=(), kind="parquet"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shards = []
     for name, rows in units.items():
-        data = f"data/{name}.{_ending(kind)}"
-        (write_parquet if kind == "parquet" else write_tar)(folder / data, rows)
+        data = f"data/{name}{SINKS[kind].SUFFIX}"
+        with (folder / data).open("wb") as file:
+            SINKS[kind].write(file, rows, CodecSpec.from_json(CODEC))
         lost = [Reject(Utterance(f"{name}_{i}", "toy", "x.tar"), reason, "seen") for i, reason in enumerate(rejects)]
         pq.write_table(pa.Table.from_batches([reject_batch(lost)]), folder / "rejects" / f"{name}.parquet")
         frames = sum(record.codes.shape[1] for record in rows)
@@ -83,26 +97,5 @@ def shard_info(folder, name, data, num_records, num_frames, rejects, num_samples
         sha256=hashlib.sha256(stored).hexdigest(),
         rejects_sha256="",
         skipped={reason: list(rejects).count(reason) for reason in set(rejects)},
+        corpus="toy",
     )
-
-
-def _ending(kind):
-    return "parquet" if kind == "parquet" else "tar"
-
-
-def write_parquet(path, rows):
-    table = pa.Table.from_batches([token_batch(rows, 16000)])
-    pq.write_table(table.replace_schema_metadata({"codec": json.dumps(CODEC)}), path, compression="zstd")
-
-
-def write_tar(path, rows):
-    batch = token_batch(rows, 16000).to_pylist()
-    with tarfile.open(path, "w") as tar:
-        for record, row in zip(rows, batch, strict=True):
-            key, _ = row.pop("__key__"), row.pop("codes")
-            file = io.BytesIO()
-            np.save(file, np.ascontiguousarray(record.codes.T).reshape(-1))
-            for ending, data in (("npy", file.getvalue()), ("json", json.dumps(row).encode())):
-                member = tarfile.TarInfo(f"{key}.{ending}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))

@@ -525,7 +525,7 @@ def card_errors(content):
         if not all(set(split) == {"split", "path"} for split in config.get("data_files", [{}])):
             errors.append(f"data_files of {config.get('config_name')}")
     infos = card.get("dataset_info", [])
-    if sorted(info["config_name"] for info in infos) != sorted(names):
+    if infos and sorted(info["config_name"] for info in infos) != sorted(names):
         errors.append("dataset_info and configs name different configs")
     return errors
 

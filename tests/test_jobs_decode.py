@@ -3,30 +3,17 @@
 import wave
 
 import numpy as np
-import pytest
 import output_toys
-import torch
+import pytest
 
 import codec
 from jobs import decode as job
 from pipeline.listen import file_name, write_wav
-from schemas.spec import CodecSpec
-
-
-class Humming:
-    """Each frame sounds its own code: constant at code / 32768, so a moved or mixed frame shows; loud above 1."""
-
-    def __init__(self, revision):
-        self.spec = CodecSpec.from_json({**output_toys.CODEC, "revision": revision})
-
-    def decode(self, codes, num_frames=None):
-        keep = torch.arange(codes.shape[2])[None] < num_frames[:, None]
-        return (codes.float() / 32768 * keep[:, None]).repeat_interleave(480, dim=2)
 
 
 @pytest.fixture(autouse=True)
 def toy_codec(monkeypatch):
-    load = lambda device, weights, precision: Humming(weights or output_toys.CODEC["revision"])  # noqa: E731
+    load = lambda device, weights, precision: output_toys.Humming(weights or output_toys.CODEC["revision"])  # noqa: E731
     monkeypatch.setitem(codec.CODECS, "neucodec", load)
 
 

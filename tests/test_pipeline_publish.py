@@ -2,17 +2,17 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import output_toys
-import publish_trial
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 import stand_in_hub
 import stand_in_s3
+import webdataset
 import yaml
+from datasets import load_dataset
 
 from jobs import publish as job
 from pipeline.corpora import CORPORA
@@ -20,9 +20,9 @@ from pipeline.licenses import find_license, refusals
 from pipeline.merge import public_rows
 from pipeline.patience import redact
 from pipeline.publication import Contents, cut, number_of_files, split_name
+from pipeline.report import inspect
 from schemas.tokens import token_batch
 
-ROOT = Path(__file__).parents[1]
 MB = 1e6
 
 
@@ -289,38 +289,57 @@ def test_wrong_options_are_refused_before_work(output, tmp_path, capsys):
     assert not (output / "publish").exists()
 
 
-def test_an_object_store_gets_the_same_files_once_and_they_are_read_from_there(output, tmp_path):
+def test_an_object_store_gets_the_same_files_once_and_they_are_read_from_there(output, tmp_path, monkeypatch, capsys):
     store = stand_in_s3.StandInS3("bucket")
     with stand_in_s3.serving(store):
-        env = {**publish_trial.os.environ, **store.environment()}
-        command = [sys.executable, "-m", "jobs.publish", str(output), "--to", "s3://bucket/some/set"]
-        run = lambda *more: subprocess.run(  # noqa: E731
-            [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-        )
-        first = run()
-        assert first.returncode == 0, first.stderr
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert publish(output, "s3://bucket/some/set") == 0
         puts = [path for method, path, _ in store.calls if method == "PUT"]
-        second = run()
-        assert second.returncode == 0 and "0 files sent" in second.stdout
-        assert [path for method, path, _ in store.calls if method == "PUT"] == puts
-        staged = tree(output / "publish")
-        held = {key.removeprefix("some/set/"): data for key, data in store.buckets["bucket"].items()}
-        assert held == staged
         assert puts[-1].endswith("manifest.json") and puts[-2].endswith("README.md")
+        held = {key.removeprefix("some/set/"): data for key, data in store.buckets["bucket"].items()}
+        assert held == tree(output / "publish")
+        assert publish(output, "s3://bucket/some/set") == 0
+        assert "0 files sent" in capsys.readouterr().out
         store.buckets["bucket"]["some/set/data/stray/x.parquet"] = b"old"
-        refused = run()
-        assert refused.returncode == 2 and "--replace" in refused.stderr
-        assert run("--replace").returncode == 0 and "some/set/data/stray/x.parquet" not in store.buckets["bucket"]
-        code = (
-            "from datasets import load_dataset\n"
-            "rows = load_dataset('parquet', data_files='s3://bucket/some/set/data/hui-und-cc0-1.0/*.parquet',"
-            " split='train', streaming=True)\n"
-            "print(sum(1 for row in rows))\n"
-        )
-        read_back = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-        assert read_back.stdout.strip() == "30", read_back.stderr
-        for text in (first.stdout, first.stderr, refused.stderr):
-            assert stand_in_s3.SECRET not in text
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert publish(output, "s3://bucket/some/set") == 2
+        assert "--replace" in capsys.readouterr().err
+        assert publish(output, "s3://bucket/some/set", "--replace") == 0
+        assert "some/set/data/stray/x.parquet" not in store.buckets["bucket"]
+        store.buckets["bucket"]["some/set/README.md"] = b"changed"
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert publish(output, "s3://bucket/some/set") == 0
+        assert "1 files sent" in capsys.readouterr().out
+        found = "s3://bucket/some/set/data/hui-und-cc0-1.0/*.parquet"
+        rows = load_dataset("parquet", data_files=found, split="train", streaming=True)
+        assert sum(1 for _ in rows) == 30
+        assert inspect("s3://bucket/some/set/data/hui-und-cc0-1.0")["rows"] == 30
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_the_same_rows_are_published_as_webdataset(output, tmp_path):
+    assert publish(output, tmp_path / "parquet", "--no-neutts") == 0
+    assert publish(output, tmp_path / "tars", "--format", "webdataset", "--title", "x") == 0
+    assert publish(output, tmp_path / "again", "--format", "webdataset", "--title", "x") == 0
+    tars = sorted(map(str, (tmp_path / "tars").glob("data/*/*.tar")))
+    found = {
+        sample["__key__"]: (sample["npy"].tolist(), sample["json"])
+        for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode()
+    }
+    expected = read(tmp_path / "parquet")
+    assert len(found) == len(expected) == 90
+    for row in expected:
+        labels = {name: row[name] for name in row if name not in ("__key__", "codes", "config", "file")}
+        assert found[row["__key__"]] == (row["codes"], labels)
+    assert all(Path(path.replace("/tars/", "/again/")).read_bytes() == Path(path).read_bytes() for path in tars)
+    header, text = card(tmp_path / "tars")
+    assert stand_in_hub.card_errors(text) == [] and "dataset_info" not in header
+    code = text.split("## Load\n\n```python\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert names["row"]["codes"] == found[names["row"]["__key__"]][0]
 
 
 @pytest.mark.parametrize(
