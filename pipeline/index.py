@@ -8,19 +8,18 @@ when that was).
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import keys, storage
 from pipeline.corpora import CORPORA
 from pipeline.languages import language_code
-from pipeline.listing import INDEX_VERSION, SCHEMA, Listing, Selection, list_source, origin, same_split
-from pipeline.sources import Corpus, Source, find_sources
+from pipeline.listing import INDEX_VERSION, Listing, Selection, list_source, same_split
+from pipeline.sources import Corpus, Layout, Source, find_sources
+from pipeline.uniqueness import resolve_keys
 from schemas.manifest import WorkUnit
 
 __all__ = ["Index", "Selection", "build_index"]
@@ -44,11 +43,38 @@ class Index:
     num_left_out: int = 0  # clips that the selection passed over
 
 
-def build_index(corpus: str, inputs: Sequence[str], folder: str, selection: Selection, unit_bytes: int) -> Index:
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The listing of one source: a value that another process can take."""
+
+    corpus: str
+    source: Source
+    slug: str
+    folder: str
+    beside: tuple[storage.Entry, ...]  # label files outside the source
+    selection: Selection
+
+    @property
+    def path(self) -> str:
+        return storage.join(self.folder, "index", f"{self.slug}.parquet")
+
+    @property
+    def note(self) -> str:
+        return storage.join(self.folder, "log", "index", f"{self.slug}.json")
+
+
+def build_index(
+    corpus: str,
+    inputs: Sequence[str],
+    folder: str,
+    selection: Selection,
+    unit_bytes: int,
+    run: Callable[[Callable[[Task], Listing], Iterable[Task]], Iterable[Listing]] = map,
+) -> Index:
     """List every clip of the inputs below `<folder>/index/`, resolve keys over all sources, cut work units.
 
     Args: inputs: local paths, globs, brace ranges, folders, URLs. folder: where the output goes, any fsspec URL.
-    unit_bytes: stored audio of one unit, about.
+    unit_bytes: stored audio of one unit, about. run: `map`, or that of a pool of processes; it must keep the order.
     Raises: ValueError for an unknown corpus, inputs that match nothing, or a selection that leaves nothing.
     """
     if corpus not in CORPORA:
@@ -58,68 +84,70 @@ def build_index(corpus: str, inputs: Sequence[str], folder: str, selection: Sele
     folder = storage.plain(folder)
     assert selection.codes is not None  # raises for a language that is none
     sources = find_sources(CORPORA[corpus], inputs, exclude=folder)
-    listings, left, entries = [], selection.limit, {}
-    for slug, source in zip(slugs(corpus, sources), sources, strict=True):
-        if left is not None and left <= 0:
-            break
-        if is_elsewhere(CORPORA[corpus], source, selection):
+    tasks = list(plan(CORPORA[corpus], sources, folder, selection))
+    done = list(zip(tasks, run(refreshed, tasks), strict=True)) if selection.limit is None else list(first_clips(tasks))
+    if not sum(listing.num_clips for _, listing in done):
+        raise ValueError(nothing_left(corpus, sources, selection, [listing for _, listing in done]))
+    resolve_keys(CORPORA[corpus], [(task.source, task.path) for task, _ in done])
+    return cut(corpus, done, unit_bytes)
+
+
+def plan(corpus: Corpus, sources: Sequence[Source], folder: str, selection: Selection) -> Iterator[Task]:
+    """What is to be listed; a source that holds nothing of the selection, by its path alone, is not even opened."""
+    known: dict[str, storage.Entry | None] = {}  # thousands of archives may ask for the same label files
+    for slug, source in zip(slugs(corpus.name, sources), sources, strict=True):
+        layout = corpus.layout(source)
+        if is_elsewhere(layout, selection):
             continue
-        path = storage.join(folder, "index", f"{slug}.parquet")
-        listing = refreshed(CORPORA[corpus], source, path, folder, slug, replace(selection, limit=left), entries)
-        listings.append((slug, source, path, listing))
-        left = None if left is None else left - listing.num_clips
-    if not sum(listing.num_clips for *_, listing in listings):
-        raise ValueError(nothing_left(corpus, sources, selection, [listing for *_, listing in listings]))
-    resolve_keys(CORPORA[corpus], [(source, path) for _, source, path, _ in listings])
-    return cut(corpus, listings, selection, unit_bytes)
+        for name in layout.beside():
+            if name not in known:
+                known[name] = storage.entry(name) if storage.exists(name) else None
+        beside = tuple(entry for name in layout.beside() if (entry := known[name]))
+        yield Task(corpus.name, source, slug, folder, beside, selection)
 
 
-def is_elsewhere(corpus: Corpus, source: Source, selection: Selection) -> bool:
-    """True if the path alone tells that a source holds nothing of the selection; then it is not even opened."""
-    layout = corpus.layout(source)
+def first_clips(tasks: Iterable[Task]) -> Iterator[tuple[Task, Listing]]:
+    """Source after source until the limit is reached; those behind it are not opened."""
+    met = 0
+    for task in tasks:
+        limit = task.selection.limit or 0
+        if met >= limit:
+            return
+        task = replace(task, selection=replace(task.selection, limit=limit - met))
+        listing = refreshed(task)
+        met += listing.num_clips
+        yield task, listing
+
+
+def is_elsewhere(layout: Layout, selection: Selection) -> bool:
     language, split = language_code(layout.language), layout.split
     return (bool(selection.languages and language) and language not in selection.codes) or (
-        bool(selection.splits and split) and not same_split(split, selection.splits)
+        bool(selection.splits and split) and not same_split(split or "", selection.splits)
     )
 
 
-def refreshed(
-    corpus: Corpus,
-    source: Source,
-    path: str,
-    folder: str,
-    slug: str,
-    selection: Selection,
-    entries: dict[str, storage.Entry | None],
-) -> Listing:
-    """The listing of a source: the one that is there if nothing has changed since, else a new one.
-
-    `entries` remembers which label files exist: thousands of archives may ask for the same.
-    """
-    note = storage.join(folder, "log", "index", f"{slug}.json")
-    layout = corpus.layout(source)
-    for name in layout.beside():
-        if name not in entries:
-            entries[name] = storage.entry(name) if storage.exists(name) else None
-    beside = [entry for name in layout.beside() if (entry := entries[name])]
+def refreshed(task: Task) -> Listing:
+    """The listing of a source: the one that is there if nothing has changed since, else a new one."""
     state = {
         "version": INDEX_VERSION,
-        "corpus": corpus.name,
-        "source": source.name,
-        "files": storage.signature([*source.files, *beside]),
-        "selection": asdict(selection),
+        "corpus": task.corpus,
+        "source": task.source.name,
+        "files": storage.signature([*task.source.files, *task.beside]),
+        "selection": asdict(task.selection),
     }
     state = json.loads(json.dumps(state))
-    if storage.exists(path) and storage.exists(note):
+    if storage.exists(task.path) and storage.exists(task.note):
         try:
-            known = json.loads(storage.read_bytes(note))
+            known = json.loads(storage.read_bytes(task.note))
             if known["state"] == state:
                 return Listing(**known["listing"])
         except (ValueError, KeyError, TypeError):
             pass  # a note that cannot be read is no note
-    listing = list_source(corpus, source, layout, [entry.path for entry in beside], path, selection)
+    corpus, beside = CORPORA[task.corpus], [entry.path for entry in task.beside]
+    storage.remove(task.note)  # from here on the index file is not the one it speaks of
+    listing = list_source(corpus, task.source, corpus.layout(task.source), beside, task.path, task.selection)
     data = json.dumps({"state": state, "listing": asdict(listing)}, indent=1, sort_keys=True).encode()
-    storage.write_atomic(note, lambda file: file.write(data))
+    storage.write_atomic(task.note, lambda file: file.write(data))
     return listing
 
 
@@ -139,157 +167,47 @@ def slugs(corpus: str, sources: Sequence[Source]) -> list[str]:
 
 
 def nothing_left(corpus: str, sources: Sequence[Source], selection: Selection, listings: Sequence[Listing]) -> str:
+    """Why there is nothing to do: what was asked for, what there is, and what is broken."""
     asked = [f"--split {' '.join(selection.splits)}"] if selection.splits else []
     asked += [f"--language {' '.join(selection.languages)}"] if selection.languages else []
+    layouts = [CORPORA[corpus].layout(source) for source in sources]
+    splits = {split for listing in listings for split in listing.splits} | {x.split for x in layouts if x.split}
+    languages = {code for listing in listings for code in listing.languages}
+    languages |= {code for layout in layouts if (code := language_code(layout.language))}
     problems = sorted({problem for listing in listings for problem in listing.problems})
-    splits = sorted({split for listing in listings for split in listing.splits})
-    languages = sorted({language for listing in listings for language in listing.languages})
-    said = [f"no clips of corpus {corpus!r} in {len(sources)} sources ({sources[0].name or sources[0].path}, ...)"]
+    said = [f"no clips of corpus {corpus!r} in {len(sources)} source(s), the first {sources[0].path}"]
     if asked:
-        said.append(f"asked for {' '.join(asked)}; there are splits {splits} and languages {languages}")
-    if problems:
-        said.append("; ".join(problems[:5]))
-    return "; ".join(said)
+        said.append(f"asked for {' '.join(asked)}; there are splits {sorted(splits)} and languages {sorted(languages)}")
+    return "; ".join(said + problems[:5])
 
 
-def resolve_keys(corpus: Corpus, files: Sequence[tuple[Source, str]]) -> None:
-    """Make keys unique over all index files: those that collide all get 8 hex digits of their own source path.
-
-    A clip met again under the same source path, or one of a corpus that lists a clip in several splits, is one clip:
-    the others become rejects. Memory: 8 bytes a clip; only suspects are compared as text.
-    """
-    hashes = [native_hashes(path) for _, path in files]
-    everything = np.concatenate(hashes)
-    suspects = keys.repeated(everything)
-    taken = np.sort(everything)
-    places: dict[str, list[tuple[int, int, str, str | None]]] = {}  # key -> (file, row, source path, split)
-    changed = {number for number, (_, path) in enumerate(files) if was_resolved(path)}
-    for number, (source, path) in enumerate(files):
-        rows = np.flatnonzero(np.isin(hashes[number], suspects))
-        if len(rows):
-            changed.add(number)
-            table = pq.read_table(storage.open_read(path), columns=["key", "base_key", "member", "offset", "split"])
-            for row, values in zip(rows.tolist(), table.take(rows).to_pylist(), strict=True):
-                place = (
-                    number,
-                    row,
-                    origin(source.name, source.kind, values["member"], values["offset"]),
-                    values["split"],
-                )
-                places.setdefault(values["base_key"] or values["key"], []).append(place)
-    decided = [
-        (number, row, key, new, twin)
-        for key, met in places.items()
-        if len(met) > 1
-        for number, row, new, twin in decide(corpus, key, met, taken)
-    ]
-    for number in sorted(changed):
-        rewrite(files[number][1], {row: (key, new, twin) for n, row, key, new, twin in decided if n == number})
-
-
-def decide(
-    corpus: Corpus, key: str, met: Sequence[tuple[int, int, str, str | None]], taken: np.ndarray
-) -> list[tuple[int, int, str, str]]:
-    """(file, row, key, message): the key each gets, and why it is a duplicate, or ""."""
-    if corpus.same_clip:
-        order = {split: place for place, split in enumerate(corpus.same_clip)}
-        first = min(met, key=lambda place: (order.get(place[3] or "", len(order)), place[:2]))
-        why = f"the same clip is listed under split {first[3]}"
-        return [(number, row, key, "" if (number, row) == first[:2] else why) for number, row, _, _ in met]
-    distinct = {source for _, _, source, _ in met}
-    seen: set[str] = set()
-    result = []
-    for number, row, source, _ in met:
-        why = "a member of the same name came before it" if source in seen else ""
-        seen.add(source)
-        result.append((number, row, unique(key, source, taken) if len(distinct) > 1 else key, why))
-    return result
-
-
-def unique(key: str, source: str, taken: np.ndarray) -> str:
-    """The key with digits of its source; more than 8 only where somebody's own key already looks like that."""
-    for digits in (8, 16, 32, 64):
-        longer = keys.with_source(key, source, digits)
-        found = keys.hash_keys(pa.array([longer]))[0]
-        place = int(np.searchsorted(taken, found))
-        if place == len(taken) or taken[place] != found:
-            return longer
-    raise AssertionError(f"no free key for {source}")
-
-
-def native_hashes(path: str) -> np.ndarray:
-    """uint64 [N]: of each row's key as it was before any collision."""
-    parts = [np.empty(0, np.uint64)]
-    with pq.ParquetFile(storage.open_read(path)) as file:
-        for batch in file.iter_batches(65_536, columns=["key", "base_key"]):
-            native = pc.coalesce(batch.column("base_key"), batch.column("key"))
-            parts.append(keys.hash_keys(native))
-    return np.concatenate(parts)
-
-
-def was_resolved(path: str) -> bool:
-    """Whether an earlier resolution left its marks, which another set of sources may lift."""
-    with pq.ParquetFile(storage.open_read(path)) as file:
-        return any(
-            batch.column("base_key").null_count < len(batch)
-            or pc.any(pc.equal(batch.column("reject"), "duplicate_key")).as_py()
-            for batch in file.iter_batches(65_536, columns=["base_key", "reject"])
-        )
-
-
-def rewrite(path: str, decided: dict[int, tuple[str, str, str]]) -> None:
-    """The index file with these keys in place of whatever was decided before; left alone if that was the same."""
-    old = pq.read_table(storage.open_read(path))
-    columns = {name: old.column(name).to_pylist() for name in ("key", "base_key", "reject", "message")}
-    for row, base in enumerate(columns["base_key"]):
-        if base is not None:
-            columns["key"][row], columns["base_key"][row] = base, None
-        if columns["reject"][row] == "duplicate_key":
-            columns["reject"][row], columns["message"][row] = None, ""
-    for row, (key, new, twin) in decided.items():
-        if new != key:
-            columns["key"][row], columns["base_key"][row] = new, key
-        if twin and columns["reject"][row] is None:
-            columns["reject"][row], columns["message"][row] = "duplicate_key", twin
-    table = old
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), pa.array(values, pa.string()))
-    if not table.equals(old):
-        write_index(path, table)
-
-
-def write_index(path: str, table: pa.Table) -> None:
-    storage.write_atomic(path, lambda file: pq.write_table(table, file, compression="zstd", row_group_size=16_384))
-
-
-def cut(
-    corpus: str, listings: Sequence[tuple[str, Source, str, Listing]], selection: Selection, unit_bytes: int
-) -> Index:
+def cut(corpus: str, done: Sequence[tuple[Task, Listing]], unit_bytes: int) -> Index:
     """Work units, and the totals of the index."""
     units: list[WorkUnit] = []
     digest = hashlib.sha256(json.dumps([INDEX_VERSION, corpus, unit_bytes]).encode())
     rejects: Counter[str] = Counter()
-    for slug, source, path, listing in listings:
-        digest.update(f"{slug} {hashlib.sha256(storage.read_bytes(path)).hexdigest()}\n".encode())
-        table = pq.read_table(storage.open_read(path), columns=["size", "reject"])
+    for task, listing in done:
+        digest.update(f"{task.slug} {hashlib.sha256(storage.read_bytes(task.path)).hexdigest()}\n".encode())
+        table = pq.read_table(storage.open_read(task.path), columns=["size", "reject"])
         rejects.update(reason for reason in table.column("reject").to_pylist() if reason)
-        units += cut_source(corpus, slug, source, path, table.column("size").to_numpy(), unit_bytes, listing.sequential)
-    seconds = [listing.seconds for *_, listing in listings if listing.seconds is not None]
+        units += cut_source(task, table.column("size").to_numpy(), unit_bytes, listing.sequential)
+    listings = [listing for _, listing in done]
+    seconds = [listing.seconds for listing in listings if listing.seconds is not None]
     return Index(
         units=tuple(units),
         hash=digest.hexdigest(),
-        num_clips=sum(listing.num_clips for *_, listing in listings),
+        num_clips=sum(listing.num_clips for listing in listings),
         num_bytes=sum(unit.num_bytes for unit in units),
         seconds=sum(seconds) if seconds else None,
         rejects=dict(sorted(rejects.items())),
-        orphan_labels=count_orphans([listing for *_, listing in listings]),
+        orphan_labels=count_orphans(listings),
         problems=tuple(
-            f"{source.name or source.path}: {problem}"
-            for _, source, _, listing in listings
+            f"{task.source.name or task.source.path}: {problem}"
+            for task, listing in done
             for problem in listing.problems
         ),
         num_sources=len(listings),
-        num_left_out=sum(listing.num_left_out for *_, listing in listings),
+        num_left_out=sum(listing.num_left_out for listing in listings),
     )
 
 
@@ -302,19 +220,19 @@ def count_orphans(listings: Sequence[Listing]) -> int:
     return sum(listing.orphan_labels for listing in listings) + sum(max(0, left) for left in totals.values())
 
 
-def cut_source(
-    corpus: str, slug: str, source: Source, path: str, sizes: np.ndarray, unit_bytes: int, sequential: bool
-) -> list[WorkUnit]:
+def cut_source(task: Task, sizes: np.ndarray, unit_bytes: int, sequential: bool) -> list[WorkUnit]:
     """Runs of consecutive rows: a unit ends with the clip that fills it."""
+    if not len(sizes):
+        return []
     before = np.concatenate([[0], np.cumsum(sizes)])
     starts = np.flatnonzero(np.diff(before[:-1] // unit_bytes, prepend=-1))
     ends = np.append(starts[1:], len(sizes))
     return [
         WorkUnit(
-            name=f"{slug}-{number:05d}",
-            corpus=corpus,
-            source=source.path,
-            index=path,
+            name=f"{task.slug}-{number:05d}",
+            corpus=task.corpus,
+            source=task.source.path,
+            index=task.path,
             first=int(first),
             last=int(last),
             num_bytes=int(before[last] - before[first]),

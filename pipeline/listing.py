@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -99,18 +99,24 @@ def list_source(
             listing.read_beside(name)
         rows = listing.table_rows() if source.kind == "parquet" else listing.member_rows()
         head = {"version": INDEX_VERSION, "corpus": corpus.name, "name": clean(source.name), "kind": source.kind}
-
-        def write(file: BinaryIO) -> None:
-            with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-                for batch in listing.batches(rows):
-                    writer.write_batch(batch, row_group_size=BATCH_ROWS)
-                metadata = head | {"packing": listing.packing}
-                writer.add_key_value_metadata({"neutok": json.dumps(metadata, sort_keys=True)})
-
-        storage.write_atomic(path, write)
+        write_index(
+            path, listing.batches(rows), lambda: json.dumps(head | {"packing": listing.packing}, sort_keys=True)
+        )
         return listing.summary()
     finally:
         layout.close()
+
+
+def write_index(path: str, batches: Iterable[pa.RecordBatch], head: Callable[[], str]) -> None:
+    """An index file: its bytes follow from its rows and its head, which is asked for when the rows are written."""
+
+    def write(file: BinaryIO) -> None:
+        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_batch(batch, row_group_size=BATCH_ROWS)
+            writer.add_key_value_metadata({"neutok": head()})
+
+    storage.write_atomic(path, write)
 
 
 class Builder:

@@ -100,7 +100,7 @@ def scan(folder: str, hidden: bool = False) -> list[Entry]:
         with contextlib.suppress(FileNotFoundError):
             for path, info in fs.find(inner, detail=True).items():
                 if hidden or "/." not in path[len(inner) :].rpartition("/")[0]:
-                    found.append(Entry(fs.unstrip_protocol(path), int(info.get("size") or 0), remote_mark(info)))
+                    found.append(Entry(url_of(path, folder, inner), int(info.get("size") or 0), remote_mark(info)))
     return sorted(found, key=lambda entry: natural(entry.path))
 
 
@@ -150,7 +150,13 @@ def glob(pattern: str) -> list[str]:
     if is_local(pattern):
         return sorted(map(plain, local_glob.glob(pattern, recursive=True)), key=natural)  # noqa: PTH207 - rooted anywhere
     fs, inner = filesystem(pattern)
-    return sorted((fs.unstrip_protocol(path) for path in fs.glob(inner)), key=natural)
+    return sorted((url_of(path, pattern, inner) for path in fs.glob(inner)), key=natural)
+
+
+def url_of(path: str, given: str, inner: str) -> str:
+    """The URL of a path that a store lists, written as the given URL is, whose path in the store is `inner`."""
+    start = given.find(inner.lstrip("/"))
+    return given[: max(0, start)] + path.lstrip("/")
 
 
 def open_read(path: str, buffer_bytes: int = 1 << 20) -> BinaryIO:

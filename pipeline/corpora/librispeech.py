@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 from pipeline.labels import Labels, name_of
 from pipeline.sources import Corpus, Layout, id_of, text_lines
 
-SPLIT = re.compile(r"(?:^|/)(dev|test|train)[-._](clean|other)(?:[-._](\d+))?(?=[-._/]|$)")
-HUB_SPLIT = re.compile(r"(?:^|/)(clean|other)/(dev|validation|test|train)(?:[-._](\d+))?(?=[-._/]|$)")
+SPLIT = re.compile(r"(?:^|/)(dev|test|train)[-._](clean|other)(?:[-._](100|360|500))?(?=[-._/]|$)")
+HUB_SPLIT = re.compile(r"(?:^|/)(clean|other)/(dev|validation|test|train)(?:[-._](100|360|500))?(?=[-._/]|$)")
 
 
 def split_of(path: str) -> str | None:

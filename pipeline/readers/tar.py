@@ -45,9 +45,12 @@ def walk(
     seekable = stream.size is not None
     names: dict[str, str] = {}  # what pax and long-name records say of the member that follows them
     at, ended, seen = 0, False, False
+    ahead: tuple[int, bytes, Header | None] = (-1, b"", None)  # the block after the last member, read already
     while True:
-        stream.seek(at)
-        block = stream.read(BLOCK)
+        known = ahead[0] == at
+        if not known:
+            stream.seek(at)
+        block = ahead[1] if known else stream.read(BLOCK)
         if len(block) < BLOCK:
             if not seen:
                 problems("not a tar: no header found" if at or block else "empty file")
@@ -57,7 +60,7 @@ def walk(
         if block == ZEROS:
             at, ended = at + BLOCK, True
             continue
-        header = parse(block)
+        header = ahead[2] if known else parse(block)
         if header is None:
             problems(f"no header where one should be, at byte {at}" if seen else "not a tar: no header at its start")
             found = search(stream, at + BLOCK)
@@ -74,6 +77,7 @@ def walk(
                     return
                 at, names = found, {}
                 continue
+            stream.seek(data)
             names |= record(header.kind, stream.read(header.size))
             at = data + padded(header.size)
             continue
@@ -92,7 +96,8 @@ def walk(
         if kind == b"S" or sparse:
             member = replace(member, problem="a sparse file")
         if seekable:
-            member, at = checked(stream, member, at, problems)
+            member, ahead = checked(stream, member, at, problems)
+            at = ahead[0]
         if member.problem or not wanted(name):
             yield member, None
             continue
@@ -100,8 +105,10 @@ def walk(
         yield member, io.BufferedReader(Window(stream, size))
 
 
-def checked(stream: Stream, member: Member, following: int, problems: Callable[[str], None]) -> tuple[Member, int]:
-    """A member whose size was held against what follows it, and where the next header is.
+def checked(
+    stream: Stream, member: Member, following: int, problems: Callable[[str], None]
+) -> tuple[Member, tuple[int, bytes, Header | None]]:
+    """A member whose size was held against what follows it, and the block where the next header is.
 
     A size that runs past the end, or past headers that check out, is a lie or a cut: the member is lost, its
     neighbours are not.
@@ -109,19 +116,22 @@ def checked(stream: Stream, member: Member, following: int, problems: Callable[[
     assert stream.size is not None
     stream.seek(min(following, stream.size))
     block = stream.read(BLOCK)
+    header = parse(block) if len(block) == BLOCK else None
     whole = member.offset + member.size <= stream.size
-    if whole and (not block or block == ZEROS or parse(block)):
-        return member, following
+    if whole and (not block or block == ZEROS or header):
+        return member, (following, block, header)
     found = search(stream, member.offset)
     if found is not None and found < following:
         problems(f"a header at byte {member.offset - BLOCK} claims {member.size} bytes, over other members")
         claim = f"its header claims {member.size} bytes, over other members"
-        return replace(member, problem=member.problem or claim), found
+        stream.seek(found)
+        block = stream.read(BLOCK)
+        return replace(member, problem=member.problem or claim), (found, block, parse(block))
     if not whole:
         cut = f"cut short: {stream.size - member.offset} of {member.size} bytes"
         problems(f"the tar is cut inside a member, at byte {stream.size}")
-        return replace(member, problem=member.problem or cut), stream.size
-    return member, following
+        return replace(member, problem=member.problem or cut), (stream.size, b"", None)
+    return member, (following, block, header)
 
 
 def parse(block: bytes) -> Header | None:
