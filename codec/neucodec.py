@@ -79,8 +79,8 @@ class NeuCodec(nn.Module):
         num_samples = self._check_waveforms(waveforms, num_samples)
         with self._inference():
             codes = self.quantizer.encode(self.features(waveforms, num_samples))
-            num_frames = self._num_frames(num_samples)
-            return zero_tail(codes, _unless_equal(num_frames, codes.shape[1]), 1)[:, None]
+            num_frames = num_samples // self.config.hop_length + self.config.extra_frames
+            return zero_tail(codes, _unless_equal(num_frames, codes.shape[1], codes.device), 1)[:, None]
 
     def decode(self, codes: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Sound of a batch of codes; samples past a row's own length are 0.
@@ -91,7 +91,8 @@ class NeuCodec(nn.Module):
         """
         codes, num_frames = self._check_codes(codes, num_frames)
         with self._inference():
-            return self.decoder(self.quantizer.decode(codes[:, 0]), _unless_equal(num_frames, codes.shape[2]))
+            num_frames = _unless_equal(num_frames, codes.shape[2], codes.device)
+            return self.decoder(self.quantizer.decode(codes[:, 0]), num_frames)
 
     def features(self, waveforms: Tensor, num_samples: Tensor | None = None) -> Tensor:
         """Features of a batch before quantization, `h` in Eq. 2; differentiable.
@@ -99,15 +100,15 @@ class NeuCodec(nn.Module):
         Args: waveforms: float32 [B, 1, T] at spec.input_rate. num_samples: int64 [B], each row's own length; None: T.
         Returns: [B, F, D], F that of the longest row; past a row's own frames lies anything.
         """
-        hop = self.config.hop_length
-        if num_samples is None:
-            num_samples = torch.full((len(waveforms),), waveforms.shape[2], device=waveforms.device)
+        hop, longest = self.config.hop_length, waveforms.shape[2]
+        num_samples = torch.full((len(waveforms),), longest) if num_samples is None else num_samples.cpu()
+        waveforms = zero_tail(waveforms, _unless_equal(num_samples, longest, waveforms.device), 2)
         # as published: zeros up to the next whole hop, and a whole hop of them where the length is one already
-        waveforms = zero_tail(waveforms, _unless_equal(num_samples, waveforms.shape[2]), 2)
         num_hops = num_samples // hop + 1
         longest = int(num_hops.max())
         waveforms = pad(waveforms, (0, longest * hop - waveforms.shape[2]))
-        return self._fuse(waveforms, _unless_equal(num_hops, longest), longest - 1 + self.config.extra_frames)
+        num_hops = _unless_equal(num_hops, longest, waveforms.device)
+        return self._fuse(waveforms, num_hops, longest - 1 + self.config.extra_frames)
 
     def _fuse(self, waveforms: Tensor, num_hops: Tensor | None, length: int) -> Tensor:
         branches = []
@@ -116,9 +117,6 @@ class NeuCodec(nn.Module):
             branches.append(self.adapter(self.semantic(waveforms, num_hops)[:, :length], num_frames))
         branches.append(self.acoustic_projection(self.acoustic(waveforms, num_hops)[:, :length]))
         return self.fuse(torch.cat(branches, 2))
-
-    def _num_frames(self, num_samples: Tensor) -> Tensor:
-        return num_samples // self.config.hop_length + self.config.extra_frames
 
     def _check_waveforms(self, waveforms: Tensor, num_samples: Tensor) -> Tensor:
         if waveforms.dim() != 3 or waveforms.shape[1] != 1:
@@ -132,7 +130,7 @@ class NeuCodec(nn.Module):
             self.spec.num_frames(samples)
             if samples > waveforms.shape[2]:
                 raise ValueError(f"a row of {samples} samples does not fit waveforms {list(waveforms.shape)}")
-        return num_samples.to(waveforms.device, torch.int64)
+        return num_samples.cpu().long()
 
     def _check_codes(self, codes: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor]:
         if codes.dim() != 3 or codes.shape[1] != 1 or 0 in codes.shape:
@@ -145,20 +143,20 @@ class NeuCodec(nn.Module):
             num_frames = torch.full((batch,), length)
         if list(num_frames.shape) != [batch] or int(num_frames.min()) < 1 or int(num_frames.max()) > length:
             raise ValueError(f"num_frames must be [{batch}], each from 1 to {length}, got {num_frames.tolist()}")
-        return codes, num_frames.to(codes.device, torch.int64)
+        return codes, num_frames.cpu().long()
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
         """No gradients, no dropout, and the precision asked for."""
-        training = self.training
-        if training:
-            self.eval()
+        learning = [module for module in self.modules() if module.training]
+        for module in learning:
+            module.training = False
         try:
             with torch.inference_mode(), computing(self.precision):
                 yield
         finally:
-            if training:
-                self.train()
+            for module in learning:
+                module.training = True
 
 
 def build_acoustic(config: CodecConfig) -> nn.Module:
@@ -189,9 +187,9 @@ def build_semantic(config: CodecConfig) -> nn.Module | None:
             return Hubert(config.semantic, config.hop_length)
 
 
-def _unless_equal(counts: Tensor, full: int) -> Tensor | None:
-    """`counts`, or None where every row has the full count, so that no mask is made."""
-    return None if bool((counts == full).all()) else counts
+def _unless_equal(counts: Tensor, full: int, device: torch.device) -> Tensor | None:
+    """`counts`, or None where every row has the full count: no mask. Asked on the CPU, waits for nothing."""
+    return None if bool((counts == full).all()) else counts.to(device)
 
 
 def unset(config: CodecConfig, name: str) -> NeuCodec:

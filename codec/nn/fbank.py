@@ -4,6 +4,8 @@ Batched on the device, each row as if alone. In float64, with the spectrum round
 that the published weights saw were made: rounding elsewhere moves codes that lie near a boundary.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -45,10 +47,14 @@ def normalize(mel: Tensor, num_frames: Tensor | None) -> Tensor:
     return deviation / (variance + VARIANCE_FLOOR).sqrt().float()
 
 
+@cache
+@torch.inference_mode(False)  # kept for good, whoever asks first
 def povey_window(device: torch.device) -> Tensor:
     return torch.hann_window(FRAME, periodic=False, dtype=torch.float64, device=device).pow(0.85)
 
 
+@cache
+@torch.inference_mode(False)
 def mel_filters(bins: int, device: torch.device) -> Tensor:
     """[257, bins]: triangles between equal steps of Kaldi's mel scale, linear in mel."""
     lowest, highest = hertz_to_mel(torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)).tolist()

@@ -54,10 +54,10 @@ class ConformerLayer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
-        x = x + 0.5 * self.ffn1(x)
+        x = torch.add(x, self.ffn1(x), alpha=0.5)
         x = x + self.attention(x, distances, hidden_keys)
         x = x + self.conv(x)  # causal, so what lies past a row's end never reaches it
-        x = x + 0.5 * self.ffn2(x)
+        x = torch.add(x, self.ffn2(x), alpha=0.5)
         return self.norm(x)
 
 
