@@ -11,6 +11,8 @@ from pipeline import storage
 from pipeline.readers import Damaged
 
 CHUNK_BYTES = 1 << 20
+PACKED_BYTES = 128 << 10  # unpacked in small pieces: what lies before damage in the same piece is lost with it
+UNPACKED_BYTES = 64 << 10
 MAGICS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
 PART = re.compile(r"^(.*\.)(\d+)$")
 
@@ -129,16 +131,16 @@ class Packed:
         while not self.ready:
             if self.unpacker.eof:
                 # several compressed files in a row are one; zeros or rubbish behind the last are passed over
-                rest = (self.unpacker.unused_data or b"").lstrip(b"\0") or self.raw.read(CHUNK_BYTES).lstrip(b"\0")
+                rest = (self.unpacker.unused_data or b"").lstrip(b"\0") or self.raw.read(PACKED_BYTES).lstrip(b"\0")
                 if not any(rest.startswith(magic) for magic, kind in MAGICS.items() if kind == self.packing):
                     return False
                 self.unpacker, self.packed = self.fresh(), rest
             if not self.packed and getattr(self.unpacker, "needs_input", True):
-                self.packed = self.raw.read(CHUNK_BYTES)
+                self.packed = self.raw.read(PACKED_BYTES)
                 if not self.packed:
                     raise Damaged(f"the .{self.packing} stream ends too soon, after {self.position} unpacked bytes")
             try:
-                self.ready = self.unpacker.decompress(self.packed, CHUNK_BYTES)
+                self.ready = self.unpacker.decompress(self.packed, UNPACKED_BYTES)
             except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
                 # only the unpacker runs in here, so an OSError is bz2's way of saying the same
                 raise Damaged(f"the .{self.packing} stream is broken after {self.position} unpacked bytes") from error
