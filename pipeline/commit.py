@@ -233,7 +233,7 @@ def sweep(output: Output) -> int:
     if not storage.is_local(output.folder):
         return 0  # attempts at a remote output keep theirs in a temporary folder of their own machine
     here, swept = f".{socket.gethostname()[:20]}-", 0
-    for folder in ("", "data", "rejects", "done"):
+    for folder in ("", "data", "rejects", "done", "index", "log"):
         for path in sorted(Path(output.path(folder)).glob(".*.tmp")):
             match = TEMPORARY.fullmatch(path.name)
             if match is None:

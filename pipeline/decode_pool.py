@@ -5,26 +5,16 @@ becomes a reject if that ends the same way; its neighbours go on in a process of
 """
 
 import contextlib
-import fcntl
-import json
-import os
 import queue
-import signal
-import struct
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from pipeline.cutting import piece_utterance
-from pipeline.decode_worker import READY, read_into, send_request
+from pipeline.decode_child import Child, ChildDied, Closed, Nursery
 from pipeline.decoding import Limits
 from schemas.audio import AudioFile, AudioSegment, Reject
 
@@ -32,20 +22,11 @@ CLIP_SECONDS = 60.0  # a decoder may take for one clip
 TRIES_ALONE = 2
 CHUNK_CLIPS, CHUNK_BYTES = 8, 1 << 20  # sent to a child at once
 CHUNKS_AHEAD = 3  # per child, at work or waiting
-PIPE_BYTES = 1 << 20
 BUDGET_BYTES = 128 << 20  # of decoded sound that waits for its turn
 
 Item = AudioFile | Reject
 Result = AudioSegment | Reject
 END = None  # follows the last result of a chunk
-
-
-class ChildDied(Exception):
-    """The child ended while it had a clip in hand."""
-
-
-class Closed(Exception):
-    """The pool was closed meanwhile."""
 
 
 @dataclass(eq=False)
@@ -80,6 +61,7 @@ class DecodePool:
         self.chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self.budget = Budget(BUDGET_BYTES)
         self.count = 0
+        self.nursery = Nursery(self.task)
         self.lanes = [Lane(self) for _ in range(workers)]
 
     def load(self, items: Iterable[Item]) -> Iterator[Result]:
@@ -151,10 +133,12 @@ class DecodePool:
         self.budget.close()
         for lane in self.lanes:
             lane.close()
+        self.nursery.stop_starting()
         for _ in self.lanes:
             self.chunks.put(None)
         for lane in self.lanes:
             lane.thread.join()
+        self.nursery.close()
 
     def __enter__(self) -> "DecodePool":
         return self
@@ -182,7 +166,7 @@ class Budget:
                 )
             )
             if self.closed:
-                raise Closed("the decode pool was closed")
+                raise Closed
             self.held += size
             chunk.waiting += size
 
@@ -229,9 +213,10 @@ class Lane:
                 self._decode(chunk)
                 chunk.results.put(END)
             except BaseException as error:
+                self._drop_child()  # it may have answers left that nobody waits for
                 chunk.results.put(error)
         if chunk is not None:
-            chunk.results.put(Closed("the decode pool was closed"))
+            chunk.results.put(Closed())
         self._drop_child()
 
     def _decode(self, chunk: Chunk) -> None:
@@ -275,23 +260,20 @@ class Lane:
     def _receive(self, child: "Child", chunk: Chunk, file: AudioFile, skip: int) -> None:
         """Pass the answer about one clip on, piece by piece, but for the first `skip` pieces."""
         self.delivered = 0
-        said = child.answer()
-        if "reason" in said:
-            self._put(chunk, Reject(file.utterance, said["reason"], said["message"]), 0, True)
-            return
-        pieces = said["pieces"]
-        if not pieces:
-            self._put(chunk, Reject(file.utterance, "empty", "the decoder gave no sound"), 0, True)
-        for number, (start, end, length) in enumerate(pieces, 1):
-            size = 4 * length
-            if number > skip:
+        said: dict[str, Any] = {"last": False}
+        while not said["last"]:
+            said = child.answer()
+            if "reason" in said:
+                self._put(chunk, Reject(file.utterance, said["reason"], said["message"]), 0, True)
+                return
+            start, end, size = said["start"], said["end"], 4 * said["samples"]
+            fresh, number = self.delivered >= skip, self.delivered + 1
+            if fresh:
                 self.pool.budget.take(chunk, size)
-            waveform = child.samples(length)
-            if number > skip:
-                whole = start is None
-                utterance = file.utterance if whole else piece_utterance(file.utterance, number, start, end)
-                segment = AudioSegment(utterance, waveform, self.pool.limits.rate)
-                chunk.results.put((segment, size, number == len(pieces)))
+            waveform = child.samples(said["samples"])
+            if fresh:
+                utterance = file.utterance if start is None else piece_utterance(file.utterance, number, start, end)
+                self._put(chunk, AudioSegment(utterance, waveform, self.pool.limits.rate), size, said["last"])
             self.delivered = number
 
     def _put(self, chunk: Chunk, result: Result, size: int, last: bool) -> None:
@@ -299,19 +281,14 @@ class Lane:
 
     def _running_child(self) -> "Child":
         if self.child is None:
-            child = Child(self.pool.task)
+            child = self.pool.nursery.child()
             with self.closing:
                 self.child = child
                 if self.closed:
                     child.kill()
-                    raise Closed("the decode pool was closed")
-            try:
-                child.wait_ready()
-            except RuntimeError:
-                self._drop_child()
-                raise
+                    raise Closed
         elif self.closed:
-            raise Closed("the decode pool was closed")
+            raise Closed
         return self.child
 
     def _drop_child(self) -> None:
@@ -320,60 +297,3 @@ class Lane:
         if child is not None:
             child.kill()
             child.bury()
-
-
-class Child:
-    """One process of pipeline.decode_worker and the pipes to it."""
-
-    def __init__(self, task: dict[str, Any]) -> None:
-        root = str(Path(__file__).resolve().parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-P", "-m", "pipeline.decode_worker", json.dumps(task)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=env)
-        with contextlib.suppress(AttributeError, OSError):  # roomy pipes: fewer changes between the processes
-            for pipe in (self.process.stdin, self.process.stdout):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-    def wait_ready(self) -> None:
-        """Raises: RuntimeError if the child cannot even start; that is no clip's fault."""
-        try:
-            self.read(bytearray(len(READY)))
-        except ChildDied:
-            raise RuntimeError(
-                f"a decoding process could not start (exit code {self.process.returncode}); its message is on stderr"
-            ) from None
-
-    def ask(self, files: list[AudioFile]) -> None:
-        try:
-            send_request(self.process.stdin, [file.data for file in files])
-        except OSError:
-            raise self.death() from None
-
-    def answer(self) -> dict[str, Any]:
-        head = self.read(bytearray(4))
-        return json.loads(bytes(self.read(bytearray(struct.unpack("<I", head)[0]))))
-
-    def samples(self, length: int) -> np.ndarray:
-        return self.read(np.empty(length, np.float32))
-
-    def read(self, buffer: Any) -> Any:
-        try:
-            read_into(self.process.stdout, memoryview(buffer).cast("B"))
-        except (EOFError, OSError):
-            raise self.death() from None
-        return buffer
-
-    def death(self) -> ChildDied:
-        """How it ended: its alarm went off, or anything else."""
-        code = self.process.wait()
-        return ChildDied("decoder_hang" if code == -signal.SIGALRM else "decoder_crash")
-
-    def kill(self) -> None:
-        """End it; whoever reads from it sees that. Any thread may do so."""
-        self.process.kill()
-
-    def bury(self) -> None:
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            pipe.close()

@@ -1,9 +1,13 @@
-"""The child process that decodes: clips come in on standard input, mono float32 sound goes out, one answer per clip.
+"""The processes that decode: a nursery that imports everything once, and the workers it forks, fresh in a moment.
 
     python -m pipeline.decode_worker '{"decoder": "pipeline.decoding:load", "limits": {...}, "clip_seconds": 60}'
 
-A request is u32 N, N times u64 size, then the bytes of N clips. An answer is u32 length, that much JSON, and float32
-samples: {"pieces": [[start, end, samples], ...]} or {"reason": ..., "message": ...}.
+Standard input is the nursery's control socket. Two pipe ends sent over it make a worker, answered by its process id;
+a process id sent over it is answered by that worker's exit status, once it has ended.
+
+A worker's request is u32 N, N times u64 size, then the bytes of N clips. Its answer is u32 length and that much JSON:
+{"reason", "message"}, or {"start", "end", "samples", "last"} and so many float32 samples; a clip that was cut has one
+answer per piece.
 """
 
 import importlib
@@ -12,57 +16,98 @@ import json
 import os
 import resource
 import signal
+import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 READY = b"neutok"
+SLOWEST_BYTES = 100_000  # stored bytes a second that any decoder manages, for clips of any length
 MEMORY_BYTES = 6 << 30  # of data one decoder may allocate, so that lying bytes cost a clip and not the machine
 
 
 def main() -> None:
+    """Be the nursery until the other end of the control socket is closed."""
     task = json.loads(sys.argv[1])
-    requests, answers = _private_pipes()
-    _quiet_signals()
+    control = socket.socket(fileno=os.dup(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     import torch
 
     from pipeline.decoding import Limits
 
     torch.set_num_threads(1)
-    load = find(task["decoder"])
-    limits = Limits(**task["limits"])
+    load, limits = find(task["decoder"]), Limits(**task["limits"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # what native libraries say from here on is about damaged clips; the answers say so as well
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    control.send(READY)
+    while True:
+        message, pipes, _, _ = socket.recv_fds(control, 16, 2)
+        if not message:
+            os._exit(0)
+        if not pipes:
+            control.send(struct.pack("<i", os.waitpid(struct.unpack("<i", message)[0], 0)[1]))
+            continue
+        process = os.fork()
+        if process == 0:
+            control.close()
+            work(io.FileIO(pipes[0], "rb"), io.FileIO(pipes[1], "wb"), load, limits, task["clip_seconds"])
+            os._exit(0)
+        for pipe in pipes:
+            os.close(pipe)
+        control.send(struct.pack("<i", process))
+
+
+def work(requests: io.FileIO, answers: io.FileIO, load: Callable[..., Any], limits: Any, clip_seconds: float) -> None:
+    """Be a worker until there are no more requests. The alarm ends it, whatever was inherited."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    _silence()
-    write_all(answers, READY)
-    while request := read_request(requests):
-        for data in request:
-            answer(answers, load, data, limits, task["clip_seconds"])
+    try:
+        while request := read_request(requests):
+            for data in request:
+                answer(answers, load, data, limits, clip_seconds)
+    except (OSError, EOFError):  # the parent is gone
+        return
 
 
 def answer(
-    answers: io.FileIO, load: Callable[..., Iterable[Any]], data: bytes, limits: Any, clip_seconds: float
+    answers: io.FileIO, load: Callable[..., Iterator[Any]], data: bytes, limits: Any, clip_seconds: float
 ) -> None:
     """Decode one clip and send what came of it. A decoder that takes too long is ended by the kernel's alarm."""
     from pipeline.decoding import Refused
 
+    if limits.split_seconds is not None or limits.max_seconds > clip_seconds:  # hours of sound take their time
+        clip_seconds += len(data) / SLOWEST_BYTES
     signal.setitimer(signal.ITIMER_REAL, clip_seconds)
-    pieces, waveforms = [], []
-    said: dict[str, Any] = {"pieces": pieces}
     try:
-        for piece in load(data, limits):
-            pieces.append([piece.start, piece.end, len(piece.waveform)])
-            waveforms.append(piece.waveform)
+        pieces = load(data, limits)
+        piece = next(pieces, None)  # the rest of them is decoded by now
+        if piece is None:
+            raise Refused("empty", "the decoder gave no sound")
     except Refused as refused:
-        said, waveforms = {"reason": refused.reason, "message": refused.message}, []
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(answers, {"reason": refused.reason, "message": refused.message})
+        return
     except Exception as error:
-        said, waveforms = {"reason": "unreadable", "message": f"the decoder failed: {type(error).__name__}"}, []
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(answers, {"reason": "unreadable", "message": f"the decoder failed: {type(error).__name__}"})
+        return
     signal.setitimer(signal.ITIMER_REAL, 0)
-    header = json.dumps(said).encode()
-    write_all(answers, struct.pack("<I", len(header)) + header)
-    for waveform in waveforms:
-        write_all(answers, memoryview(waveform).cast("B"))
+    while piece is not None:
+        following = next(pieces, None)
+        said = {"start": piece.start, "end": piece.end, "samples": len(piece.waveform), "last": following is None}
+        send(answers, said)
+        write_all(answers, memoryview(piece.waveform).cast("B"))
+        piece = following
+
+
+def send(answers: io.FileIO, said: dict[str, Any]) -> None:
+    text = json.dumps(said).encode()
+    write_all(answers, struct.pack("<I", len(text)) + text)
 
 
 def find(path: str) -> Callable[..., Any]:
@@ -106,26 +151,6 @@ def write_all(pipe: io.FileIO, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while len(view):
         view = view[pipe.write(view) :]
-
-
-def _private_pipes() -> tuple[io.FileIO, io.FileIO]:
-    """Standard input and output for us alone: what a native library prints must not end among the answers."""
-    requests, answers = os.dup(0), os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(0, 1)
-    return io.FileIO(requests, "rb"), io.FileIO(answers, "wb")
-
-
-def _silence() -> None:
-    """From here on native libraries only tell about damaged clips, which the answers do as well."""
-    os.dup2(1, 2)
-
-
-def _quiet_signals() -> None:
-    """Ctrl-C is for the parent to handle; the alarm must end us, whatever was inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
 
 if __name__ == "__main__":
