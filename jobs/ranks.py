@@ -29,7 +29,7 @@ class Ranks:
         """The model with gradients averaged over ranks; itself where there is one rank, or nothing that learns."""
         if self.world == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over ranks."""

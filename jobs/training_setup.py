@@ -15,7 +15,7 @@ from codec.layouts import State
 from codec.neucodec import NeuCodec
 from codec.seeded import seed
 from codec.training.recipes import RECIPES, Recipe
-from codec.training.start import begin
+from codec.training.start import begin, folded
 from codec.training.step import Models, build_models, build_optimizers, module_hashes
 from jobs import checkpoints, validation
 from jobs.checkpoints import Position
@@ -132,6 +132,7 @@ def _validator(run: Run, options: TrainOptions) -> Callable[[int], dict[str, flo
 
 def export(codec: NeuCodec, folder: str) -> None:
     """The codec as `codec.load` reads it, at any path or URL."""
+    codec = folded(codec)
     if storage.is_local(folder):
         weights.save(codec, folder)
         return

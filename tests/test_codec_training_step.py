@@ -84,6 +84,18 @@ def test_encoding_in_training_gives_the_features_of_use(teacher):
         assert torch.equal(encode(codec, waveforms).features, codec.features(waveforms))
 
 
+def test_weights_trained_as_direction_and_length_fold_to_the_codec_that_was_trained(teacher):
+    recipe = TINY_DISTILL
+    generator = start.begin(recipe, teacher, "seeded")
+    assert sum("original0" in name for name, _ in generator.codec.acoustic.named_parameters()) > 10
+    trained(recipe, generator, 2, crops_of(recipe))
+    waveforms = crops_of(recipe)
+    generator.eval()
+    plain = start.folded(generator.codec)
+    assert not any("parametrizations" in name for name in plain.state_dict())
+    assert torch.equal(plain.features(waveforms), generator.codec.features(waveforms))
+
+
 def test_losses_return_their_parts_and_judges_begin_when_told():
     recipe = replace(TINY, adversarial_after=1)
     steps, _ = trained(recipe, start.begin(recipe, None, None), 2, crops_of(recipe))

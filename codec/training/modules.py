@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from codec.config import CodecConfig
 from codec.neucodec import NeuCodec
@@ -112,7 +113,7 @@ class Generator(nn.Module):
         off by up to 0.02 radians.
         """
         codec, device = self.codec, waveforms.device.type
-        with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()), parametrize.cached():
             encoded = encode(codec, waveforms)
         with torch.autocast(device, enabled=False):
             quantized, codes = codec.quantizer(encoded.features.float())

@@ -2,9 +2,12 @@
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
 
 from codec.layouts import State
-from codec.neucodec import NeuCodec
+from codec.names import module_names
+from codec.neucodec import NeuCodec, unset
 from codec.nn.vocos import VocosDecoder
 from codec.seeded import seed
 from codec.training.modules import Generator, SemanticHead
@@ -59,7 +62,26 @@ def begin(recipe: Recipe, base: NeuCodec | None, semantic: State | str | None) -
                 f"recipe {recipe.name} needs the weights of its frozen speech model; give them by --semantic"
             )
         _take_semantic(codec, semantic)
+    norm_weights(codec, recipe.trains)
     return Generator(codec, recipe.trains, head, base if teaches else None)
+
+
+def norm_weights(codec: NeuCodec, trains: tuple[str, ...]) -> None:
+    """Train a weight's direction and length apart wherever the published model does (Salimans and Kingma 2016)."""
+    for ours, _, norm in module_names(codec.config):
+        if norm is not None and ours.split(".")[0] in trains:
+            weight_norm(codec.get_submodule(ours), dim=norm.axis)
+
+
+def folded(codec: NeuCodec) -> NeuCodec:
+    """The codec as it is used and stored: every weight whole."""
+    plain = unset(codec.config, codec.name)
+    state = {name: value for name, value in codec.state_dict().items() if ".parametrizations." not in name}
+    for name, module in codec.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            state[f"{name}.weight"] = module.weight.detach()
+    plain.load_state_dict(state)
+    return plain.eval()
 
 
 def _take_over(codec: NeuCodec, base: NeuCodec, recipe: Recipe) -> None:

@@ -1,0 +1,26 @@
+"""Training on Ray: two workers give the weights of one process."""
+
+import torch
+from training_toys import voice, wav
+
+from jobs import checkpoints, train
+from jobs.options import parse
+from jobs.training_options import TrainOptions
+
+FLAGS = ("--recipe", "nano", "--steps", "3", "--crop-seconds", "0.2", "--batch-size", "2", "--adversarial-after", "1")
+FLAGS += ("--peak-rate", "1e-5", "--device", "cpu", "--workers", "0", "--log-every", "1")
+
+
+def test_two_ray_workers_give_the_weights_of_one_process(tmp_path):
+    for i in range(5):
+        (tmp_path / f"clip{i}.wav").write_bytes(wav(voice(i, 0.4)))
+    inputs = ("--input", str(tmp_path / "*.wav"))
+    alone, on_ray = tmp_path / "alone", tmp_path / "on_ray"
+    assert train.train(parse(TrainOptions, [*FLAGS, *inputs, "--output", str(alone)], "test", ""), lambda: False)
+    flags = ["--output", str(on_ray), "--ray-workers", "2", "--ray-address", "local"]
+    assert train.main([*FLAGS, *inputs, *flags]) == 0
+    wanted, found = (checkpoints.load(checkpoints.find(str(folder)))[0] for folder in (alone, on_ray))
+    assert wanted.keys() == found.keys()
+    for name in wanted:
+        if "optimizer" not in name:
+            assert torch.allclose(wanted[name], found[name], rtol=1e-3, atol=1e-5), name
