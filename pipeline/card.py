@@ -22,6 +22,7 @@ from pipeline.card_header import (
 from pipeline.licenses import find_license
 from pipeline.merge import PublishedFile
 from pipeline.publication import Group
+from pipeline.report import lasting
 from schemas.tokens import TOKEN_SCHEMA
 
 COLUMNS = {
@@ -53,14 +54,14 @@ def overview(facts: CardFacts) -> str:
     languages = language_codes(facts)
     spoken = f" in {len(languages)} language{'s' * (len(languages) > 1)} ({', '.join(languages)})" if languages else ""
     return (
-        f"{report['hours']:,.2f} hours of speech{spoken} as `{codec['name']}` tokens: {report['rows']:,} rows, "
+        f"{lasting(report['hours'])} of speech{spoken} as `{codec['name']}` tokens: {report['rows']:,} rows, "
         f"{report['tokens']:,} tokens, {report['speakers']['named']:,} named speakers. A row is one clip: its codes "
         "and what its corpus says of it. There is no sound in here; a decoder turns codes back into speech.\n"
     )
 
 
 def configs_table(facts: CardFacts) -> str:
-    lines = ["| Config | Language | Licence | Rows | Hours | Files | Size |", "|---|---|---|---:|---:|---:|---:|"]
+    lines = ["| Config | Language | Licence | Rows | Sound | Files | Size |", "|---|---|---|---:|---:|---:|---:|"]
     seconds: dict[str, float] = {}
     for target in facts.plan.targets:
         seconds[target.group.config] = seconds.get(target.group.config, 0.0) + target.seconds
@@ -68,14 +69,14 @@ def configs_table(facts: CardFacts) -> str:
     described |= {name: groups[0] for name, groups in facts.plan.twin_configs.items()}
     for name in config_names(facts):
         files = [file for file in facts.files if file.config == name]
-        hours = f"{seconds[name] / 3600:,.2f}" if name in seconds else ""
+        sound = lasting(seconds[name] / 3600) if name in seconds else "the same"
         size = sum(file.num_bytes for file in files)
         group = described[name]
         license = find_license(group.license)
         shown = f"[{license.name}]({license.url})" if license.url else license.name
         lines.append(
-            f"| `{name}` | {group.language} | {shown} | {rows_of(facts, name):,} | {hours} | {len(files)} "
-            f"| {size / 1e6:,.1f} MB |"
+            f"| `{name}` | {group.language} | {shown} | {rows_of(facts, name):,} | {sound} | {len(files)} "
+            f"| {megabytes(size)} |"
         )
     text = "\n".join(lines) + "\n"
     if facts.plan.twin_configs:
@@ -84,6 +85,10 @@ def configs_table(facts: CardFacts) -> str:
             "`__key__`, `text`, `codes`: what NeuTTS fine-tuning reads as it stands.\n"
         )
     return text
+
+
+def megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:,.1f} kB"
 
 
 def how_to_load(facts: CardFacts) -> str:

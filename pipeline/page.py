@@ -4,7 +4,7 @@ import json
 from html import escape
 from typing import Any
 
-from pipeline.report import draw
+from pipeline.report import draw, lasting
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
@@ -39,7 +39,7 @@ def to_html(report: dict[str, Any]) -> str:
     """One self-contained page: no script, no outside file; every text of the data is escaped."""
     quantiles, odd = report["durations"]["quantiles"], report["near_silent"]
     tiles = {
-        "hours": f"{report['hours']:,.2f}",
+        "sound": lasting(report["hours"]),
         "rows": f"{report['rows']:,}",
         "tokens": f"{report['tokens']:,}",
         "speakers named": f"{report['speakers']['named']:,}",
@@ -50,11 +50,11 @@ def to_html(report: dict[str, Any]) -> str:
         "duplicate rows": f"{report['duplicates']['rows']:,}",
     }
     by_label = [
-        (name, ["rows", "hours"], [(k or "not given", f"{v['rows']:,}", f"{v['hours']:,.3f}") for k, v in shown])
+        (name, ["rows", "sound"], [(k or "not given", f"{v['rows']:,}", lasting(v["hours"])) for k, v in shown])
         for name in ("language", "corpus", "license", "split")
         for shown in [list(report[f"by_{name}"].items())[:30]]
     ]
-    speakers = [(name, f"{hours:,.3f}") for name, hours in report["speakers"]["most_hours"].items()]
+    speakers = [(name, lasting(hours)) for name, hours in report["speakers"]["most_hours"].items()]
     reasons = [(reason, f"{count:,}") for reason, count in report["rejects"]["by_reason"].items()]
     lengths = [(name, f"{value:.2f}") for name, value in quantiles.items()]
     books = [
@@ -68,7 +68,7 @@ def to_html(report: dict[str, Any]) -> str:
     odd_rows = [(key, "near-silent") for key in odd["examples"]]
     odd_rows += [(" = ".join(group), "equal codes") for group in report["duplicates"]["examples"]]
     body = [
-        f"<h1>{escape(str(report['path']))}</h1><p>{report['shards']:,} token shards</p>",
+        f"<h1>{escape(str(report['path']))}</h1><p>{report['shards']:,} token shard{'s' * (report['shards'] != 1)}</p>",
         '<div class="tiles">'
         + "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in tiles.items())
         + "</div>",
@@ -77,7 +77,7 @@ def to_html(report: dict[str, Any]) -> str:
         '<h2>More numbers</h2><div class="tables">'
         + _table(["codebook", "codes used", "bits", "top code"], books)
         + _table(["quantile", "seconds"], lengths)
-        + _table(["speaker", "hours"], speakers)
+        + _table(["speaker", "sound"], speakers)
         + _table(["rejects", "clips"], reasons)
         + "</div>",
         f"<h2>Odd rows</h2><p>Near-silent: {escape(odd['meaning'])}.</p>"

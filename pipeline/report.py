@@ -59,10 +59,10 @@ def count_rejects(path: str) -> dict[str, Any]:
 
 def to_text(report: dict[str, Any]) -> str:
     """The report in a few lines of plain text."""
-    lines = [f"{report['path']}: {report['shards']} shards"]
+    lines = [f"{report['path']}: {report['shards']:,} shard{'s' * (report['shards'] != 1)}"]
     lines += [f"  {name:<14}{value}" for name, value in facts(report).items()]
     for name in ("language", "corpus", "license", "split"):
-        shares = [f"{label or 'not given'} {entry['hours']:.2f} h" for label, entry in report[f"by_{name}"].items()]
+        shares = [f"{label or 'not given'} {lasting(entry['hours'])}" for label, entry in report[f"by_{name}"].items()]
         lines.append(f"  {name:<14}{', '.join(shares[:8])}{' …' if len(shares) > 8 else ''}")
     for name, rows in (("near-silent", report["near_silent"]), ("duplicates", report["duplicates"])):
         lines.append(f"  {name:<14}{rows['rows']:,} ({rows['meaning']})")
@@ -76,7 +76,7 @@ def facts(report: dict[str, Any]) -> dict[str, str]:
     lengths, rejects = report["durations"], report["rejects"]
     found = {
         "rows": f"{report['rows']:,}",
-        "hours": f"{report['hours']:,.3f}",
+        "hours": f"{report['hours']:,.3f}" + (f" ({lasting(report['hours'])})" if report["hours"] < 1 else ""),
         "tokens": f"{report['tokens']:,}",
         "speakers": f"{report['speakers']['named']:,} named, {report['speakers']['rows_without']:,} rows without one",
         "with text": f"{report['text']['rows_with']:,} rows",
@@ -90,6 +90,14 @@ def facts(report: dict[str, Any]) -> dict[str, str]:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects["by_reason"].items())
     found["rejects"] = f"{rejects['clips']:,}" + (f" ({reasons})" if reasons else "")
     return found
+
+
+def lasting(hours: float) -> str:
+    """Hours as people say them: 12.3 s, 4.5 min, 1,234.50 h."""
+    for unit, size in (("s", 1 / 3600), ("min", 1 / 60)):
+        if hours < 60 * size:
+            return f"{hours / size:.1f} {unit}"
+    return f"{hours:,.2f} h"
 
 
 def draw(report: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 NEAR_SILENT = (
     "rows of which one code of the first codebook makes up more than half. Silence and steady hum look like this in "
-    "codes; the sound itself was not listened to"
+    "codes, and so does any sound under weights that were never trained; the sound itself was not listened to"
 )
 LABELLED = ("corpus", "language", "license", "split")
 
