@@ -15,7 +15,14 @@ from codec.nn.vocos import VocosDecoder
 from codec.training import start
 from codec.training.modules import SemanticHead, encode
 from codec.training.recipes import RECIPES, Weights
-from codec.training.step import active_weights, build_models, build_optimizers, module_hashes, update
+from codec.training.step import (
+    active_weights,
+    build_models,
+    build_optimizers,
+    judged_part,
+    module_hashes,
+    update,
+)
 
 
 def crops_of(recipe, count=4):
@@ -116,6 +123,15 @@ def test_judges_get_no_gradient_from_the_generator_and_the_generator_none_from_t
     update(models, optimizers, crops_of(recipe), crops_of(recipe), recipe, 0, "float32")
     assert module_hashes([("judges", models.judges)]) == judged[-1]
     assert all(p.requires_grad for p in models.judges.parameters())
+
+
+def test_judges_hear_a_window_that_begins_on_a_hop_and_moves():
+    recipe = replace(TINY, judged_seconds=0.1)
+    windows = [judged_part(recipe, 6400, step) for step in range(40)]
+    assert all(w.stop - w.start == 1600 and w.start % 320 == 0 and 0 <= w.start <= 4800 for w in windows)
+    assert len({w.start for w in windows}) == 16
+    assert judged_part(replace(TINY, judged_seconds=None), 6400, 3) == slice(0, 6400)
+    assert judged_part(replace(TINY, judged_seconds=9.0), 6400, 3) == slice(0, 6400)
 
 
 def test_the_total_is_equation_3_with_distillation_off_before_its_step():

@@ -167,3 +167,9 @@ def test_only_the_latest_and_the_best_checkpoint_stay(tmp_path):
     kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.safetensors"))
     assert kept == ["step-00000002.safetensors", "step-00000004.safetensors"]
     assert checkpoints.load(checkpoints.find(str(tmp_path), "best"))[1].best == (2, "pesq_wb", 1.9)
+
+
+def test_the_loop_knows_nothing_of_ray():
+    modules = "jobs.train, jobs.training_loop, jobs.training_setup, jobs.training_data, pipeline.crops"
+    script = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=MAIN.parents[1], check=False).returncode == 0
