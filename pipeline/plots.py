@@ -1,7 +1,7 @@
 """Small SVG plots as text: a histogram, a curve, bars. They stand alone as files or inside a page, light or dark."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 STYLE = """
@@ -42,8 +42,8 @@ def curve(title: str, points: Sequence[tuple[float, float]], x_label: str, y_lab
     return _svg(title, [*_axes(x, y, x_label, y_label), f'<polyline class="curve" points="{path}"/>'])
 
 
-def bars(title: str, values: dict[str, float], unit: str) -> str:
-    """One horizontal bar a name, in the order given."""
+def bars(title: str, values: dict[str, float], show: Callable[[float], str]) -> str:
+    """One horizontal bar a name, in the order given; `show` puts a value into words."""
     left, row = 130, 24
     height = TOP + row * len(values) + 12
     x = _Scale(0, max([*values.values(), 1e-9]), left, WIDTH - 90)
@@ -54,9 +54,9 @@ def bars(title: str, values: dict[str, float], unit: str) -> str:
         body.append(f'<text x="{left - 8}" y="{top + 15}" text-anchor="end">{escape(shown)}</text>')
         body.append(
             f'<rect class="mark" x="{left}" y="{top + 3}" width="{max(x(value) - left, 1):.1f}" height="{row - 8}" '
-            f'rx="2"><title>{escape(name)}: {_number(value)} {escape(unit)}</title></rect>'
+            f'rx="2"><title>{escape(name)}: {escape(show(value))}</title></rect>'
         )
-        body.append(f'<text x="{x(value) + 6:.1f}" y="{top + 15}">{_number(value)} {escape(unit)}</text>')
+        body.append(f'<text x="{x(value) + 6:.1f}" y="{top + 15}">{escape(show(value))}</text>')
     return _svg(title, body, height)
 
 

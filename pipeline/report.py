@@ -109,5 +109,5 @@ def draw(report: dict[str, Any]) -> dict[str, str]:
         name = "codebook.svg" if len(report["codebooks"]) == 1 else f"codebook-{place}.svg"
         title = "Codebook use" if len(report["codebooks"]) == 1 else f"Use of codebook {place}"
         drawn[name] = plots.curve(title, book["share_by_rank"], "rank of the code", "share of tokens")
-    drawn["languages.svg"] = plots.bars("Hours by language", hours, "h")
+    drawn["languages.svg"] = plots.bars("Sound by language", hours, lasting)
     return drawn

@@ -1,7 +1,6 @@
 """`neutok inspect`: its numbers are those of the rows, its page is one file that shows texts as they are."""
 
 import json
-import math
 import re
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -135,4 +134,4 @@ def test_plots_refuse_what_they_cannot_draw():
         plots.histogram("t", [0, 1], [1, 2], "x", "y")
     with pytest.raises(ValueError, match="positive"):
         plots.curve("t", [(1, 0)], "x", "y")
-    assert math.isfinite(len(plots.bars("t", {}, "h")))
+    assert ElementTree.fromstring(plots.bars("t", {}, str)).tag.endswith("svg")
