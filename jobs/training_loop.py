@@ -160,8 +160,10 @@ class Meter:
         for name, value in done.parts.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
             self.times[name] = self.times.get(name, 0) + 1
-        counts = torch.bincount(done.codes.flatten().long(), minlength=done.codebook_size)
-        self.counts = counts if self.counts is None else self.counts + counts
+        codes = done.codes.flatten().long()
+        if self.counts is None:
+            self.counts = torch.zeros(done.codebook_size, dtype=torch.int64, device=codes.device)
+        self.counts.scatter_add_(0, codes, torch.ones_like(codes))  # unlike bincount, a GPU need not be waited for
         self.steps += 1
         self.seconds += batch.seconds
         self.replaced += batch.replaced

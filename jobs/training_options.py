@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from codec.training.discriminators import DiscriminatorConfig
 from codec.training.recipes import RECIPES, Recipe
 from jobs.options import option
 
@@ -27,6 +28,8 @@ class TrainOptions:
     batch_size: int | None = option("crops of a step, over all ranks; default: the recipe's", None)
     crop_seconds: float | None = option("length of a crop; default: the recipe's", None)
     adversarial_after: int | None = option("the step at which the judges begin; default: the recipe's", None)
+    judges: Literal["recipe", "published"] = option("the recipe's judges, or the paper's large ones", "recipe")
+    judged_seconds: float | None = option("how much of each crop judges hear; default: the recipe's", None)
     peak_rate: float | None = option("the highest learning rate; default: the recipe's", None)
     seed: int | None = option("of weights, order and crops; default: the recipe's", None)
     precision: Literal["float32", "bfloat16"] = option("how the networks compute; spectra stay in float32", "float32")
@@ -54,9 +57,11 @@ class TrainOptions:
         recipe = RECIPES[self.recipe]
         changes = {
             name: value
-            for name in ("steps", "batch_size", "crop_seconds", "adversarial_after", "seed")
+            for name in ("steps", "batch_size", "crop_seconds", "adversarial_after", "judged_seconds", "seed")
             if (value := getattr(self, name)) is not None
         }
         if self.peak_rate is not None:
             changes["schedule"] = replace(recipe.schedule, peak=self.peak_rate)
+        if self.judges == "published":
+            changes["judges"] = DiscriminatorConfig()
         return replace(recipe, **changes)
