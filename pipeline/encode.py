@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from codec.base import Codec
 from pipeline.batch import Item, plan, stack
+from pipeline.cutting import clip_of
 from schemas.audio import AudioSegment, Reject
 from schemas.tokens import TokenRecord
 
@@ -85,7 +86,7 @@ class Encoder:
         try:
             self.spec.num_frames(len(segment.waveform))
         except ValueError as error:
-            return Reject(segment.utterance, "too_short", str(error))
+            return refuse(segment, "too_short", str(error))
         return None
 
     def _run(self, pending: Pending, window: list[Item], positions: list[int]) -> None:
@@ -153,12 +154,14 @@ class Encoder:
         frames = self.spec.num_frames(num_samples)
         own = codes[:, :frames]
         if own.shape != (self.spec.num_codebooks, frames):
-            message = f"codes [{', '.join(map(str, codes.shape))}] for {num_samples} samples, wanted {frames} frames"
-            return Reject(segment.utterance, "bad_codes", message)
-        if own.min() < 0 or own.max() >= self.spec.codebook_size:
+            message = f"codes {list(codes.shape)}, wanted {[self.spec.num_codebooks, frames]} for {num_samples} samples"
+        elif own.min() < 0 or own.max() >= self.spec.codebook_size:
             message = f"codes from {own.min()} to {own.max()}, wanted 0 to {self.spec.codebook_size - 1}"
-            return Reject(segment.utterance, "bad_codes", message)
-        return TokenRecord(segment.utterance, own.astype(np.uint16), num_samples)
+        elif codes[:, frames:].any():
+            message = f"codes past the clip's end, which is after {frames} frames"
+        else:
+            return TokenRecord(segment.utterance, own.astype(np.uint16), num_samples)
+        return refuse(segment, "bad_codes", message)
 
     def _finished(self) -> list[Result]:
         """Results of the windows that are complete, from the first on."""
@@ -166,6 +169,12 @@ class Encoder:
         while self.windows and not self.windows[0].missing:
             results += self.windows.popleft().results
         return results
+
+
+def refuse(segment: AudioSegment, reason: str, message: str) -> Reject:
+    """Of a piece its clip is refused, by the clip's key: what went in is what must come out."""
+    utterance = segment.utterance
+    return Reject(replace(utterance, id=clip_of(utterance.id, utterance.extra)), reason, message)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

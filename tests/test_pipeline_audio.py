@@ -1,6 +1,7 @@
 """Stored bytes become exactly the sound they hold, at the rate asked for, or a reject that says why."""
 
 import io
+import itertools
 import json
 import struct
 
@@ -11,6 +12,7 @@ import soundfile
 import torch
 import torchaudio
 
+from pipeline import decoding
 from pipeline.audio import decode_clip, load_audio
 from pipeline.decoding import Limits, Refused, load
 from pipeline.resample import SparseResample, _resampler, resample
@@ -131,7 +133,15 @@ def test_silence_is_sound():
 def wav_header(rate=16_000, channels=1, bits=16, data=0, tag=1):
     block = channels * bits // 8
     fmt = struct.pack("<HHIIHH", tag, channels, rate, (rate * block) & 0xFFFFFFFF, block & 0xFFFF, bits)
-    return b"RIFF" + struct.pack("<I", 36 + data) + b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", data)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + data)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + fmt
+        + b"data"
+        + struct.pack("<I", data)
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +177,8 @@ def test_many_channels_cost_no_memory():
 
 
 @pytest.mark.parametrize(
-    "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n", "{}\n"]
+    "text",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n", "{}\n"],
 )
 def test_bytes_that_name_another_file_do_not_get_it(tmp_path, text):
     (tmp_path / "secret.wav").write_bytes(stored(sine(0.5)))
@@ -189,11 +200,13 @@ def test_long_clips_are_cut_in_pauses_into_pieces_that_cover_them():
     waveform, gaps = words([1.7, 2.1, 1.2, 2.4, 0.9, 1.8, 2.2])
     file = clip("long", stored(waveform, ending="flac"), extra='{"dnsmos": 3.1}')
     segments = list(load_audio([file], Limits(16_000, split_seconds=5.0)))
-    assert [s.utterance.id for s in segments] == [f"toy_long-{i:04}" for i in range(1, len(segments) + 1)] and len(segments) > 2
+    assert [s.utterance.id for s in segments] == [f"toy_long-{i:04}" for i in range(1, len(segments) + 1)] and len(
+        segments
+    ) > 2
     marks = [json.loads(s.utterance.extra) for s in segments]
     assert marks[0]["start"] == 0.0 and marks[-1]["end"] == len(waveform) / 16_000
     assert all(m["clip"] == "toy_long" and m["dnsmos"] == 3.1 for m in marks)
-    for left, right in zip(marks, marks[1:], strict=False):
+    for left, right in itertools.pairwise(marks):
         assert left["end"] == right["start"]
         assert any(start <= left["end"] <= end for start, end in gaps), left
     assert all(s.seconds <= 5.0 for s in segments)
@@ -209,15 +222,22 @@ def test_a_clip_short_enough_is_not_cut():
 def test_pieces_are_neither_long_nor_tiny_whatever_the_length():
     for seconds in (5.01, 5.3, 6.1, 9.9, 10.01, 14.7):
         waveform = noise(seconds, 8000, int(100 * seconds))
-        lengths = [len(piece.waveform) / 16_000 for piece in load(stored(waveform, 8000), Limits(16_000, split_seconds=5.0))]
+        lengths = [
+            len(piece.waveform) / 16_000 for piece in load(stored(waveform, 8000), Limits(16_000, split_seconds=5.0))
+        ]
         assert max(lengths) <= 5.0 and min(lengths) >= 1.2 and abs(sum(lengths) - seconds) < 0.001, (seconds, lengths)
 
 
-def test_an_hour_is_cut_in_bounded_memory_and_a_day_is_refused():
+def test_cutting_ends_where_a_clip_is_endless(monkeypatch):
+    monkeypatch.setattr(decoding, "LONGEST_CUT_SECONDS", 300.0)
+    monkeypatch.setattr(decoding, "SPOOL_BYTES", 1 << 20)
     data = io.BytesIO()
     with soundfile.SoundFile(data, "w", 8000, 1, format="FLAC") as file:
-        for _ in range(60):
-            file.write(np.zeros(8000 * 300, np.float32))
+        file.write(np.zeros(8000 * 299, np.float32))
+    pieces = list(load(data.getvalue(), Limits(16_000, split_seconds=30.0)))  # most of them were on disk meanwhile
+    assert sum(len(piece.waveform) for piece in pieces) == 299 * 16_000 and pieces[-1].end == 299.0
+    with soundfile.SoundFile(data, "w", 8000, 1, format="FLAC") as file:
+        file.write(np.zeros(8000 * 301, np.float32))
     assert refused(data.getvalue(), Limits(16_000, split_seconds=30.0)).reason == "too_long"
 
 
@@ -225,4 +245,6 @@ def test_one_clip_at_its_own_rate():
     file = clip("one", stored(sine(0.5, 24_000), 24_000))
     segment = decode_clip(file)
     assert segment.sample_rate == 24_000 and len(segment.waveform) == 12_000
-    assert decode_clip(clip("bad", b"bad")) == Reject(clip("bad", b"").utterance, "unreadable", decode_clip(clip("x", b"bad")).message)
+    assert decode_clip(clip("bad", b"bad")) == Reject(
+        clip("bad", b"").utterance, "unreadable", decode_clip(clip("x", b"bad")).message
+    )

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,7 +107,10 @@ def test_crash_hang_and_greed_cost_one_clip_each_and_no_neighbour(tmp_path):
 
 
 def test_a_decoder_that_cannot_start_is_an_error_and_no_reject():
-    with DecodePool(LIMITS, decoder="tests.toys:no_such_function") as pool, pytest.raises(RuntimeError, match="could not start"):
+    with (
+        DecodePool(LIMITS, decoder="tests.toys:no_such_function") as pool,
+        pytest.raises(RuntimeError, match="could not start"),
+    ):
         list(pool.load(clips(1)))
 
 
@@ -153,16 +157,33 @@ def test_closing_while_the_decoders_are_busy_ends_at_once():
 
 def in_a_daemon(connection):
     with DecodePool(LIMITS) as pool:
-        connection.send(len(list(pool.load(clips(3)))))
+        count = len(list(pool.load(clips(3))))
+        connection.send((count, pool.nursery.process.pid, pool.lanes[0].child.process))
+        connection.recv()
 
 
-def test_it_works_where_processes_may_have_no_children():
+def is_running(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_it_works_where_processes_may_have_no_children_and_leaves_none_behind():
     """A worker of Ray or of a data loader is daemonic, and multiprocessing would refuse it children."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=in_a_daemon, args=(theirs,), daemon=True)
     process.start()
-    assert ours.poll(60) and ours.recv() == 3
+    assert ours.poll(120)
+    count, nursery, worker = ours.recv()
+    assert count == 3 and is_running(nursery) and is_running(worker)
+    process.kill()
     process.join()
+    deadline = time.monotonic() + 60
+    while (is_running(nursery) or is_running(worker)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(nursery) and not is_running(worker)
 
 
 def test_the_number_of_workers_does_not_show_in_the_results():

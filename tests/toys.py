@@ -16,7 +16,12 @@ from schemas.manifest import WorkUnit
 from schemas.spec import CodecSpec
 
 SHARED = Path(__file__).parents[2] / "shared"
-FORMATS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS")}
+FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"),
+}
 
 
 def sine(seconds, rate=16_000, hertz=220.0, level=0.3):
@@ -51,7 +56,9 @@ def clips(number, seed=0, low=0.3, high=2.0, ending="wav", rate=16_000):
 
 
 def unit(files, name="toy-00000"):
-    return WorkUnit(name, "toy", "toy.tar", "toy.index", 0, len(files), sum(len(getattr(f, "data", b"")) for f in files))
+    return WorkUnit(
+        name, "toy", "toy.tar", "toy.index", 0, len(files), sum(len(getattr(f, "data", b"")) for f in files)
+    )
 
 
 def write_folder(folder, number=6):
