@@ -7,6 +7,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 from corpora_fixtures import BUILDERS, put, put_zip, sound, tar_bytes
+from stand_in_s3 import StandInS3, serving
 
 from pipeline import listing, storage
 from pipeline.index import Selection, build_index
@@ -175,6 +176,28 @@ def test_any_store_will_do(tmp_path):
     assert {i.utterance.source for i in items} == {"a.tar::k.wav", "sub/b.wav"}
     again = build_index("folder", ["memory://corpus/*.tar"], "memory://result2", Selection(), 1 << 20)
     assert again.num_clips == 1
+
+
+def test_a_bucket_will_do(tmp_path, monkeypatch):
+    store = StandInS3("corpus", "result")
+    store.buckets["corpus"] |= {f"de/s{n}.tar": tar_bytes([(f"k{n}.wav", sound(n))]) for n in range(3)}
+    store.buckets["corpus"]["de/loose/x.wav"] = sound(9)
+    with serving(store):
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        index = build_index("folder", ["s3://corpus/de"], "s3://result/out", Selection(), 1 << 20)
+        items = [item for unit in index.units for item in read_unit(unit)]
+        again = build_index("folder", ["s3://corpus/de/s{0..1}.tar"], "s3://result/two", Selection(), 1 << 20)
+        assert storage.create_exclusive("s3://result/done", b"a") and not storage.create_exclusive(
+            "s3://result/done", b"b"
+        )
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert {i.utterance.source: i.data for i in items} == {
+        **{f"s{n}.tar::k{n}.wav": sound(n) for n in range(3)},
+        "loose/x.wav": sound(9),
+    }
+    assert again.num_clips == 2 and any(key.startswith("out/index/") for key in store.buckets["result"])
 
 
 def test_the_output_inside_an_input_is_no_input(tmp_path):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.labels import Labels, name_of
+from pipeline.labels import Labels
 from pipeline.metadata import labels_from
 from pipeline.sources import ARCHIVES, Corpus, Layout, id_of
 
@@ -21,19 +21,13 @@ class ParquetLayout(Layout):
 
     def __init__(self, source: Any) -> None:
         super().__init__(source)
-        named = SPLIT.findall(source.path)
+        named = SPLIT.findall(source.path)  # `train` of train-00000-of-00003.parquet
         self.split = named[-1] if named else None
 
     def row(self, row: Mapping[str, Any], number: int) -> tuple[str, Labels]:
         fields = {name: value for name, value in row.items() if name not in (*IDS, "__path__")}
         found = labels_from({"split": self.split, **fields})
         return id_of(row, *IDS) or f"{ARCHIVES.sub('', self.source.name)}_{number}", found
-
-
-def split_of_shard(path: str) -> str | None:
-    """`train` of `train-00000-of-00003.parquet`."""
-    found = SPLIT.findall(path)
-    return name_of(found[-1]) if found else None
 
 
 CORPUS = Corpus(
