@@ -28,6 +28,7 @@ from pipeline import storage
 from pipeline.crops import Shape
 from pipeline.order import Order
 
+HEARD = 4  # clips of a validation that are kept as sound and pictures
 MAY_CHANGE = {"steps", "schedule", "crop_seconds", "adversarial_after", "distillation_after", "judge_rate", "clip_norm"}
 MAY_CHANGE |= {"weights", "judged_seconds", "mel_resolutions"}
 """What a run may change when it goes on: its length and its rates. The order refuses what would change past batches."""
@@ -124,7 +125,10 @@ def _validator(run: Run, options: TrainOptions) -> Callable[[int], dict[str, flo
         result = validation.validate(codec, clips, names, run.ranks.device)
         generator.train()
         folder = storage.join(options.output, "samples", f"step-{step:08d}")
-        validation.keep(folder, clips, result, codec, most=4)
+        validation.keep(folder, clips, result, codec, most=HEARD)
+        if run.log:
+            for clip, output in list(zip(clips, result.outputs, strict=True))[:HEARD]:
+                run.log.sound(step, clip.utterance.id, output, codec.spec.output_rate)
         return result.means()
 
     return validate
