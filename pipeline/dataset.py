@@ -11,6 +11,7 @@ for batch in DataLoader(dataset, batch_size=None, num_workers=2):
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,33 +137,29 @@ class TokenDataset(IterableDataset):
         return [(int(step), slots.part(i)) for i, step in enumerate(steps)]
 
     def _item(self, reader: Reader, step: int, slots: Slots) -> Any:
-        contents: list[Any] = [None] * len(slots.row)
         filler = slots.filler.tolist()
+        contents: list[Any] = [None] * len(filler)
         for d in np.unique(slots.dataset):
             here = np.flatnonzero(slots.dataset == d)
-            found = self._make(reader, d, slots.row[here].tolist(), slots.luck[here].tolist())
-            for i, content in zip(here, found, strict=True):
+            for i, content in zip(here.tolist(), self._read(reader, d, slots.part(here)), strict=True):
                 contents[i] = content
         for i in [i for i, content in enumerate(contents) if content is None]:
             contents[i], filler[i] = self._stand_in(reader, slots, i), True
         return self.view.stack(step, contents, filler)
 
-    def _make(self, reader: Reader, dataset: int, slots: list[int], luck: list[int]) -> list[Any | None]:
-        """What the view makes of these slots, None for one of which nothing can be read."""
+    def _read(self, reader: Reader, dataset: int, slots: Slots) -> list[Any | None]:
+        """What the view makes of slots of one data set; None for one of which nothing can be read."""
         source = self.sources[dataset]
-        pieces = [source.pieces(slot) for slot in slots]
-        found = iter(reader.find(dataset, [row for slot in pieces for row, _, _ in slot]))
-        placed = [[(next(found), start, count) for _, start, count in slot] for slot in pieces]
-        readable = [[(*place, start, count) for place, start, count in slot if place is not None] for slot in placed]
-        return self.view.make(readable, luck)
+        found = reader.find(dataset, source.index_rows(slots.row))
+        return source.contents(slots.row, self.view.make(found, slots.luck.tolist()))
 
     def _stand_in(self, reader: Reader, slots: Slots, i: int) -> Any:
         """What a slot holds whose own row cannot be read. Raises: RuntimeError if nothing in its data set can."""
-        number, dataset, luck = int(slots.number[i]), int(slots.dataset[i]), int(slots.luck[i])
+        number, dataset = int(slots.number[i]), int(slots.dataset[i])
         name = self.sources[dataset].name
         for attempt in range(1, ATTEMPTS):
             row = self.order.filler(number, attempt)
-            content = self._make(reader, dataset, [row], [luck])[0]
+            content = self._read(reader, dataset, replace(slots.part([i]), row=np.array([row])))[0]
             if content is not None:
                 step = number // self.order.batch_size
                 logger.warning("step %d, slot %d: %s %d stands in for %d", step, number, name, row, slots.row[i])

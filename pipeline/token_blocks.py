@@ -5,6 +5,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ class Block:
     columns: dict[str, list[Any]]
     broken: dict[int, str]  # what is wrong with single rows
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        return self.bounds.tolist()  # of Python's own integers, which index many times faster than numpy's
+
     def row_codes(self, row: int) -> np.ndarray:
-        return self.codes[self.bounds[row] : self.bounds[row + 1]]
+        return self.codes[self._ends[row] : self._ends[row + 1]]
 
 
 class ParquetShards:

@@ -36,16 +36,14 @@ class Reader:
         for block in blocks[np.argsort(first)].tolist():
             self._block(source, block)
 
-    def find(self, source: int, rows: Sequence[int]) -> list[tuple[Block, int] | None]:
+    def find(self, source: int, rows: np.ndarray) -> list[tuple[Block, int] | None]:
         """The block of each row and its place there; None for a row that is broken. Raises: OSError from storage."""
         index = self.sources[source].index
-        blocks = index.block_of(np.asarray(rows))
-        places = (np.asarray(rows) - index.borders[blocks]).tolist()
-        found: list[tuple[Block, int] | None] = []
-        for block, place in zip(blocks.tolist(), places, strict=True):
-            loaded = self._block(source, block).result()
-            found.append(None if loaded is None or place in loaded.broken else (loaded, place))
-        return found
+        blocks = index.block_of(rows)
+        places = (rows - index.borders[blocks]).tolist()
+        loaded = {block: self._block(source, block).result() for block in np.unique(blocks).tolist()}
+        found = [(loaded[block], place) for block, place in zip(blocks.tolist(), places, strict=True)]
+        return [None if block is None or place in block.broken else (block, place) for block, place in found]
 
     def close(self) -> None:
         self._loader.shutdown(wait=True, cancel_futures=True)

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -39,21 +40,28 @@ class Source:
     def rows_per_slot(self) -> float:
         return len(self.packs.row) / max(1, len(self.packs)) if self.packs else 1.0
 
-    def pieces(self, slot: int) -> list[tuple[int, int, int | None]]:
-        """What a slot holds: (row of the index, first id, ids), a whole row if ids is None."""
-        if self.packs is None:
-            return [(int(self.rows[slot]), 0, None)]
-        here = slice(*self.packs.bounds[slot : slot + 2])
-        return list(
-            zip(*(part[here].tolist() for part in (self.packs.row, self.packs.start, self.packs.count)), strict=True)
-        )
-
     def index_rows(self, slots: np.ndarray) -> np.ndarray:
-        """All rows of the index that these slots hold."""
+        """The rows of the index that these slots hold, one after the other."""
         if self.packs is None:
             return self.rows[slots]
         spans = zip(self.packs.bounds[slots], self.packs.bounds[slots + 1], strict=True)
         return np.concatenate([self.packs.row[first:last] for first, last in spans])
+
+    def contents(self, slots: np.ndarray, made: list[Any | None]) -> list[Any | None]:
+        """What was made of the `index_rows` of these slots, slot by slot: of packs the pieces that are not broken."""
+        if self.packs is None:
+            return made
+        rows = iter(made)
+        contents: list[Any | None] = []
+        for slot in slots.tolist():
+            here = slice(*self.packs.bounds[slot : slot + 2])
+            content = []
+            for start, count in zip(self.packs.start[here].tolist(), self.packs.count[here].tolist(), strict=True):
+                if (row := next(rows)) is not None:
+                    ids, prompt = row
+                    content.append((ids[start : start + count], max(prompt - start, 0)))
+            contents.append(content or None)
+        return contents
 
 
 def open_source(

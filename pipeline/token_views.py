@@ -14,17 +14,17 @@ from pipeline.templates import Template
 from pipeline.token_blocks import Block
 
 logger = logging.getLogger(__name__)
-Piece = tuple[Block, int, int, int | None]  # row `place` of a block; of its ids those from `start` on, `count` or all
+Place = tuple[Block, int]  # a block, and the row in it
 Ids = tuple[np.ndarray, int]  # int32 ids, and how many of them precede the speech
 
 
 class View(Protocol):
-    """Turns the pieces of slots into what a step is made of."""
+    """Turns rows into what a step is made of."""
 
     columns: tuple[str, ...]  # to read of a row
 
-    def make(self, slots: Sequence[Sequence[Piece]], luck: Sequence[int]) -> list[Any | None]:
-        """The content of each slot, from the pieces of it that could be read; None if it has none."""
+    def make(self, rows: Sequence[Place | None], luck: Sequence[int]) -> list[Any | None]:
+        """The content of each row, with its luck (a random number); None for a row that is broken."""
         ...
 
     def stack(self, step: int, contents: Sequence[Any], filler: list[bool]) -> Any:
@@ -75,14 +75,14 @@ class RowView:
 
     columns: tuple[str, ...]
 
-    def make(self, slots: Sequence[Sequence[Piece]], luck: Sequence[int]) -> list[Any | None]:
-        return [slot[0] if slot else None for slot in slots]
+    def make(self, rows: Sequence[Place | None], luck: Sequence[int]) -> list[Place | None]:
+        return list(rows)
 
-    def stack(self, step: int, contents: Sequence[Piece], filler: list[bool]) -> TokenBatch:
+    def stack(self, step: int, contents: Sequence[Place], filler: list[bool]) -> TokenBatch:
         def column(name: str) -> list[Any]:
             if name == "codes":
-                return [block.row_codes(place) for block, place, *_ in contents]
-            return [block.columns[name][place] for block, place, *_ in contents]
+                return [block.row_codes(row) for block, row in contents]
+            return [block.columns[name][row] for block, row in contents]
 
         return TokenBatch(step, {name: column(name) for name in self.columns}, filler)
 
@@ -101,34 +101,29 @@ class IdView:
     def _speech(self) -> np.ndarray:
         return self.template.speech
 
-    def make(self, slots: Sequence[Sequence[Piece]], luck: Sequence[int]) -> list[list[Ids] | None]:
-        pieces = [piece for slot in slots for piece in slot]
-        labels = {name: [block.columns[name][place] for block, place, *_ in pieces] for name in self.template.columns}
-        prompts = iter(self.template.prompts(labels) if labels else [np.empty(0, np.int32)] * len(pieces))
-        made = [[self._cut(piece, next(prompts)) for piece in slot] for slot in slots]
-        return [[ids for ids in slot if ids is not None] or None for slot in made]
+    def make(self, rows: Sequence[Place | None], luck: Sequence[int]) -> list[Ids | None]:
+        there = [row for row in rows if row is not None]
+        labels = {name: [block.columns[name][row] for block, row in there] for name in self.template.columns}
+        prompts = iter(self.template.prompts(labels) if labels else [np.empty(0, np.int32)] * len(there))
+        return [None if row is None else self._ids(row, next(prompts)) for row in rows]
 
-    def stack(self, step: int, contents: Sequence[list[Ids]], filler: list[bool]) -> Any:
-        return TokenBatch(
-            step, {"ids": [slot[0][0] for slot in contents], "prompt": [slot[0][1] for slot in contents]}, filler
-        )
+    def stack(self, step: int, contents: Sequence[Ids], filler: list[bool]) -> Any:
+        return TokenBatch(step, {"ids": [ids for ids, _ in contents], "prompt": [n for _, n in contents]}, filler)
 
-    def _cut(self, piece: Piece, prompt: np.ndarray | None) -> Ids | None:
-        block, place, start, count = piece
+    def _ids(self, place: Place, prompt: np.ndarray | None) -> Ids | None:
+        block, row = place
         try:
             if prompt is None:
                 raise IndexError("the template does not take it any more")
-            ids = np.concatenate([prompt, self._speech[block.row_codes(place)], self.template.end])
+            return np.concatenate([prompt, self._speech[block.row_codes(row)], self.template.end]), len(prompt)
         except IndexError as error:  # a code that the template's codebook does not have
-            logger.warning("row %d of a block cannot be used: %s", place, error)
+            logger.warning("row %d of a block cannot be used: %s", row, error)
             return None
-        stop = len(ids) if count is None else start + count
-        return ids[start:stop], min(max(len(prompt) - start, 0), stop - start)
 
 
 @dataclass(frozen=True)
 class PackedView(IdView):
-    """Sequences of `size` ids, filled as planned; `pad` where nothing is left to fill with."""
+    """Sequences of `size` ids; the contents of a slot are the pieces that were planned for it. `pad` fills the rest."""
 
     size: int
     pad: int
