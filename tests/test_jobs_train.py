@@ -21,6 +21,7 @@ from jobs import checkpoints, train
 from jobs.options import parse
 from jobs.training_data import by_corpus, mixture
 from jobs.training_options import TrainOptions
+from pipeline import storage
 
 MAIN = Path(__file__).parent / "training_main.py"
 
@@ -173,3 +174,12 @@ def test_the_loop_knows_nothing_of_ray():
     modules = "jobs.train, jobs.training_loop, jobs.training_setup, jobs.training_data, pipeline.crops"
     script = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=MAIN.parents[1], check=False).returncode == 0
+
+
+def test_a_run_lives_at_any_url(corpus):
+    output = "memory://training/run"
+    assert not here(corpus, output, "--save-every", "2", stop_after=3)
+    assert here(corpus, output, "--steps", "5")
+    assert state(output)[1].step == 5
+    names = {path.rsplit("/", 1)[-1] for path in storage.list_files(output)}
+    assert {"codec.safetensors", "codec.json", "latest.json", "train-00000000.jsonl", "train-00000003.jsonl"} <= names
