@@ -6,8 +6,8 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
-import pytest
 import output_toys
+import pytest
 
 from jobs import inspect as job
 from pipeline import plots
