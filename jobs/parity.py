@@ -1,6 +1,6 @@
 """Our codes against those of the reference packages, on the same clips with the same weights, float32 on the CPU.
 
-    python -m jobs.parity --model distill-neucodec --against neucodec --input ../shared/speech
+    python -m jobs.parity --model neucodec --against neucodec,transformers --input clips/
 
 Needs tests/requirements-oracles.txt. NeuCodec and its oracle together take about 7 GB of memory.
 """
@@ -11,8 +11,10 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +30,7 @@ from jobs.parity_clips import Clip, load_clips
 if TYPE_CHECKING:
     from jobs.parity_oracles import Oracle
 
+ORACLES = ("neucodec", "transformers")
 CODES_PER_FLIP = 20_000  # of as many codes, one may differ,
 NEAR = 1e-4  # if every level it differs in lies this close to a boundary between levels
 OUT_OF_BOUND = 1  # the exit code where the codes are not equal enough
@@ -36,7 +39,7 @@ OUT_OF_BOUND = 1  # the exit code where the codes are not equal enough
 @dataclass(frozen=True)
 class ParityOptions:
     model: Literal["neucodec", "distill-neucodec"] = option("which codec", "distill-neucodec")
-    against: Literal["neucodec", "transformers"] = option("which package is right", "neucodec")
+    against: tuple[str, ...] = option("which packages are right: neucodec, transformers", ("neucodec",), separator=",")
     input: tuple[str, ...] = option("audio files, or folders of them; none: the sample that neutok ships", ())
     weights: str = option("a Hub id, file or folder of weights, or 'seeded'", "seeded")
     max_seconds: float = option("leave out longer clips", 12.0)
@@ -46,6 +49,10 @@ class ParityOptions:
     json: str | None = option("write the result here as well", None)
 
     def __post_init__(self) -> None:
+        if unknown := set(self.against) - set(ORACLES):
+            raise ValueError(f"unknown packages {sorted(unknown)} in --against; known: {', '.join(ORACLES)}")
+        if "transformers" in self.against and self.model != "neucodec":
+            raise ValueError(f"transformers has no {self.model}; compare it --against neucodec")
         if self.batch_size < 2:
             raise ValueError(f"a ragged batch has at least 2 clips, got --batch-size {self.batch_size}")
         if self.limit is not None and self.limit < 1:
@@ -75,13 +82,17 @@ class Agreement:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(ParityOptions, argv, "neutok parity", __doc__.splitlines()[0])
+        if missing := [package for package in options.against if find_spec(package) is None]:
+            raise ValueError(f"not installed: {', '.join(missing)}; pip install -r tests/requirements-oracles.txt")
         clips = list(itertools.islice(load_clips(options.input, options.max_seconds), options.limit))
         if not clips:
             raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
     except ValueError as error:
         return usage_error("neutok parity", error)
-    ours, oracle = build(options)
-    agreements = compare(ours, oracle, options.against, clips, options.batch_size if options.ragged else None)
+    ours = codec.load(options.model, weights=options.weights)
+    assert isinstance(ours, NeuCodec)
+    oracles = {package: partial(build_oracle, options, package, ours) for package in options.against}
+    agreements = compare(ours, oracles, clips, options.batch_size if options.ragged else None)
     print(table(agreements))
     if options.json:
         results = [{**asdict(a), "allowed": a.allowed, "within_bound": a.within_bound} for a in agreements]
@@ -89,35 +100,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     return COMPLETE if all(agreement.within_bound for agreement in agreements) else OUT_OF_BOUND
 
 
-def build(options: ParityOptions) -> tuple[NeuCodec, "Oracle"]:
-    """Our codec and the oracle, with the same weights."""
-    from jobs.parity_oracles import build_oracle
+def build_oracle(options: ParityOptions, package: str, ours: NeuCodec) -> "Oracle":
+    """The oracle, with the weights of our codec."""
+    from jobs import parity_oracles
 
-    ours = codec.load(options.model, weights=options.weights)
-    assert isinstance(ours, NeuCodec)
     # seeded, the neucodec package fills its own weights by its own names, and shares nothing with ours
-    shared = None if options.weights == "seeded" and options.against == "neucodec" else ours
-    return ours, build_oracle(options.against, options.model, shared)
+    shared = None if options.weights == "seeded" and package == "neucodec" else ours
+    return parity_oracles.build_oracle(package, options.model, shared)
 
 
 def compare(
-    ours: NeuCodec, oracle: "Oracle", name: str, clips: Sequence[Clip], batch_size: int | None
+    ours: NeuCodec, oracles: Mapping[str, Callable[[], "Oracle"]], clips: Sequence[Clip], batch_size: int | None
 ) -> list[Agreement]:
-    """Encode every clip with both, one at a time and, given a batch size, in ragged batches; and compare."""
-    expected, alone, clocks = [], [], [0.0, 0.0]
-    for clip in clips:
-        start = time.perf_counter()
-        expected.append(oracle.encode(clip.waveform).long())
-        middle = time.perf_counter()
-        alone.append(encode_together(ours, [clip])[0])
-        clocks = [clocks[0] + middle - start, clocks[1] + time.perf_counter() - middle]
-        note(f"{clip.name}: {len(alone[-1])} codes; so far {name} {clocks[0]:.1f} s, ours {clocks[1]:.1f} s")
-    results = [agree(f"ours and {name}", ours, clips, alone, expected)]
+    """Encode every clip with each, one at a time and, given a batch size, in ragged batches; and compare.
+
+    The oracles, by name, are built one after another: each may fill gigabytes.
+    """
+    alone = list(timed("ours", clips, lambda clip: encode_together(ours, [clip])[0]))
+    ways = {"ours": alone}
+    results = []
     if batch_size is not None:
-        together = encode_ragged(ours, clips, batch_size)
-        results.append(agree(f"ours in ragged batches and {name}", ours, clips, together, expected))
-        results.append(agree("ours in ragged batches and alone", ours, clips, together, alone))
+        ways["ours in ragged batches"] = encode_ragged(ours, clips, batch_size)
+        results.append(agree("ours in ragged batches and alone", ours, clips, ways["ours in ragged batches"], alone))
+    for package, build in oracles.items():
+        oracle = build()
+        expected = list(timed(package, clips, lambda clip, oracle=oracle: oracle.encode(clip.waveform).long()))
+        results += [agree(f"{way} and {package}", ours, clips, codes, expected) for way, codes in ways.items()]
+        del oracle
     return results
+
+
+def timed(name: str, clips: Sequence[Clip], encode: Callable[[Clip], Tensor]) -> Iterator[Tensor]:
+    """The codes of each clip, saying how far one is and how long it took."""
+    seconds = 0.0
+    for number, clip in enumerate(clips, 1):
+        start = time.perf_counter()
+        codes = encode(clip)
+        seconds += time.perf_counter() - start
+        note(f"{name}: {number} of {len(clips)} clips, {clip.name}, {len(codes)} codes; {seconds:.1f} s so far")
+        yield codes
 
 
 def encode_together(ours: NeuCodec, clips: Sequence[Clip], device: str = "cpu") -> list[Tensor]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from codec.layouts import to_reference, to_transformers
 from codec.neucodec import NeuCodec
 from codec.seeded import fill
+from jobs.parity import ORACLES
 
-ORACLES = ("neucodec", "transformers")
 LAYERS_READ = 16  # of w2v-BERT, though the neucodec package runs more
 # parameters that no output depends on
 IDLE = ("codec_encoder.en_encoder.cache_token", "semantic_model.masked_spec_embed")

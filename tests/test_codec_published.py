@@ -13,6 +13,7 @@ model none are published, it is compared with the neucodec package.
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet
@@ -124,6 +125,6 @@ def test_distill_gives_the_packages_codes():
     from jobs.parity_oracles import build_oracle
 
     ours = codec.load("distill-neucodec", weights=folder("distill-neucodec"))
-    oracle = build_oracle("neucodec", "distill-neucodec", ours)
-    for agreement in compare(ours, oracle, "neucodec", list(load_clips((), 60)), batch_size=4):
+    oracles = {"neucodec": partial(build_oracle, "neucodec", "distill-neucodec", ours)}
+    for agreement in compare(ours, oracles, list(load_clips((), 60)), batch_size=4):
         assert agreement.within_bound, agreement
