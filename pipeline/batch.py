@@ -9,7 +9,6 @@ from torch import Tensor
 
 from schemas.audio import AudioSegment, Reject, Utterance
 
-PLAN_VERSION = 1  # of windows and batches: part of the identity of a run
 MOST_WASTE = 0.05  # of a window's padded samples
 MOST_ROWS = 512  # in a batch
 WINDOW_ITEMS = 8192  # a window of rejects or of tiny clips ends here

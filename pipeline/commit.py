@@ -163,16 +163,19 @@ class Attempt:
 
 
 def unique(results: Iterable[Result]) -> Iterator[Result]:
-    """Rows with keys of their own: a piece of a clip may have come to the name of another clip."""
+    """A piece of a clip may come to the name of another clip: then one of the two gives way."""
     seen: set[str] = set()
+    pieces: set[str] = set()
     for result in results:
         if isinstance(result, TokenRecord):
             utterance = result.utterance
-            if utterance.id in seen and clip_of(utterance.id, utterance.extra) != utterance.id:
-                utterance = replace(utterance, id=with_source(utterance.id, utterance.source))
-                result = replace(result, utterance=utterance)
-            if utterance.id in seen:
-                result = Reject(utterance, "duplicate_key", f"a piece of another clip is called {utterance.id}")
+            if clip_of(utterance.id, utterance.extra) != utterance.id:
+                if utterance.id in seen:
+                    utterance = replace(utterance, id=with_source(utterance.id, utterance.source))
+                    result = replace(result, utterance=utterance)
+                pieces.add(utterance.id)
+            elif utterance.id in pieces:
+                result = Reject(utterance, "duplicate_key", "a piece of another clip has this key")
             seen.add(utterance.id)
         yield result
 

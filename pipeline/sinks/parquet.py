@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import storage
 from schemas.audio import Utterance
 from schemas.spec import CodecSpec
 from schemas.tokens import LABELS, REJECT_SCHEMA, TOKEN_SCHEMA, TokenRecord, token_batch
@@ -35,9 +36,9 @@ def write(file: BinaryIO, records: Iterable[TokenRecord], spec: CodecSpec) -> No
             writer.write_batch(batch, row_group_size=len(group))
 
 
-def read(path: str | BinaryIO, spec: CodecSpec) -> Iterator[TokenRecord]:
+def read(path: str, spec: CodecSpec) -> Iterator[TokenRecord]:
     """The rows of a shard. Raises: pyarrow.ArrowInvalid if the file is no whole Parquet."""
-    with pq.ParquetFile(path) as file:
+    with storage.open_read(path) as stored, pq.ParquetFile(stored) as file:
         for batch in file.iter_batches(GROUP_ROWS, columns=TOKEN_SCHEMA.names):
             codes = batch.column("codes")
             ends, flat = codes.offsets.to_numpy(), codes.values.to_numpy()
