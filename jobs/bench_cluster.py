@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -69,8 +70,11 @@ class TwoNodes:
 def private_ray() -> Iterator[None]:
     """Ray's files and token in places of their own, so that no other cluster of this machine is met or disturbed."""
     with tempfile.TemporaryDirectory(prefix="nk-", ignore_cleanup_errors=True) as folder:  # sockets want short paths
-        wanted = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        wanted |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
+        wanted = {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
+        if "ray" not in sys.modules:
+            wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        elif "RAY_AUTH_MODE" not in os.environ:  # it was read when ray was imported: too late for a token
+            wanted |= {"RAY_AUTH_MODE": "disabled"}
         before = {name: os.environ.get(name) for name in (*wanted, "RAY_ADDRESS")}
         os.environ.update(wanted)
         os.environ.pop("RAY_ADDRESS", None)

@@ -1,6 +1,7 @@
 """Which clips of which corpus: the options `neutok index` and `neutok tokenize` share, and the index they lead to."""
 
 import contextlib
+import math
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def check_source(source: Source) -> None:
 
     if source.corpus not in CORPORA:
         raise ValueError(f"unknown corpus {source.corpus!r}; known: {', '.join(sorted(CORPORA))}")
-    if not source.unit_mb > 0:
+    if not 0 < source.unit_mb < math.inf:
         raise ValueError(f"--unit-mb must be more than 0, got {source.unit_mb}")
     if source.limit is not None and source.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {source.limit}")

@@ -5,6 +5,8 @@ Exit codes: 0 complete, 2 wrong options, 3 complete with too many rejects, 4 inc
 """
 
 import contextlib
+import json
+import math
 import os
 import signal
 import sys
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from pipeline.index import Index
     from pipeline.tokenize import Settings
     from schemas.manifest import ShardManifest
-    from schemas.spec import CodecSpec
 
 PROG = "neutok tokenize"
+POSITIVE = ("max_seconds", "split_seconds", "batch_seconds", "decode_workers", "gpus_per_actor", "actors", "attempts")
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,9 @@ def check(options: Options) -> None:
     check_source(options)
     if options.codec not in CODECS:
         raise ValueError(f"unknown codec {options.codec!r}; known: {', '.join(sorted(CODECS))}")
-    positive = (
-        "max_seconds",
-        "split_seconds",
-        "batch_seconds",
-        "decode_workers",
-        "gpus_per_actor",
-        "actors",
-        "attempts",
-    )
-    for name in positive:
+    for name in POSITIVE:
         value = getattr(options, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
     if options.gpus_per_actor > 1 and options.gpus_per_actor % 1:
         raise ValueError(f"--gpus-per-actor is a part of one GPU or a whole number, got {options.gpus_per_actor}")
@@ -98,6 +91,9 @@ def check(options: Options) -> None:
         raise ValueError(
             f"a submitted job runs in a folder of its own: give --output as a full path, not {options.output}"
         )
+    settings(options)
+    if not options.dry_run:
+        check_identity(options)
 
 
 def run(options: Options, index: "Index", index_seconds: float) -> int:
@@ -116,6 +112,7 @@ def run(options: Options, index: "Index", index_seconds: float) -> int:
     names = {unit.name for unit in index.units}
     done = {name: info for name, info in manifest.finished(output).items() if name in names}
     todo = [unit for unit in index.units if unit.name not in done]
+    asked = {**identity(options), "index": index.hash}
     log.write("start", options=as_json(options), index_seconds=index_seconds, units=len(index.units), done=len(done))
     with wrong_options():
         connect(options.address)
@@ -136,7 +133,7 @@ def run(options: Options, index: "Index", index_seconds: float) -> int:
     driver = Driver(task, todo, options.attempts, options.gpus_per_actor, options.actors, reporter, stop)
     try:
         with contextlib.closing(reporter):
-            driver.run(admit=lambda spec: manifest.open_run(output, identity(options, index, spec)))
+            driver.run(admit=lambda spec: manifest.open_run(output, {**asked, "codec": spec.to_json()}))
         left = explain(driver.backlog)
         code = INCOMPLETE if left else conclude(manifest.merge(output, index.units), options)
         log.write("end", exit=code)
@@ -185,16 +182,28 @@ def settings(options: Options) -> "Settings":
     return Settings(**{name: value for name, value in chosen.items() if value is not None})
 
 
-def identity(options: Options, index: "Index", spec: "CodecSpec") -> dict[str, Any]:
-    """What makes two runs the same: with another of any of these the shards would differ."""
-    return {
-        "codec": spec.to_json(),
-        "unit_mb": options.unit_mb,
-        "index": index.hash,
-        "format": options.format,
-        "max_seconds": options.max_seconds,
-        "split_seconds": options.split_seconds,
-    }
+def identity(options: Options) -> dict[str, Any]:
+    """What makes two runs the same, as far as the options say: with another of any of these the shards differ."""
+    selection = {name: getattr(options, name) for name in ("split", "language", "limit", "keep_known_bad")}
+    lengths = {"max_seconds": options.max_seconds, "split_seconds": options.split_seconds}
+    chosen = {"corpus": options.corpus, "selection": selection, "unit_mb": options.unit_mb, **lengths}
+    return json.loads(json.dumps({**chosen, "format": options.format}))
+
+
+def check_identity(options: Options) -> None:
+    """An index must not be written over that of another run. Raises: ValueError if the output belongs to one."""
+    from pipeline import storage
+    from pipeline.manifest import differing
+
+    path = storage.join(absolute(options.output), "run.json")
+    if not storage.exists(path):
+        return
+    asked, kept = identity(options), json.loads(storage.read_bytes(path))
+    if differences := differing({name: kept.get(name) for name in asked}, asked):
+        raise ValueError(
+            f"{options.output} belongs to another run ({'; '.join(differences)}); give the options of that run to go "
+            "on with it, or another --output"
+        )
 
 
 if __name__ == "__main__":

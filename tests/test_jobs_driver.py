@@ -1,0 +1,164 @@
+"""The driver's loop on a real local Ray, with actors that fail, die and hold back on purpose."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+import ray
+
+import jobs.driver
+import jobs.feeding
+from jobs.bench_cluster import private_ray
+from jobs.cluster import Stop
+from jobs.driver import CannotStart, Driver, Hopeless
+from jobs.progress import Progress
+from jobs.worker import Ready, Task
+from pipeline.tokenize import Output, Settings
+from schemas.manifest import ShardInfo, WorkUnit
+from schemas.spec import CodecSpec
+
+SPEC = CodecSpec("toy", "1", 16_000, 16_000, 320, 1, 4, ())
+
+
+class ToyTokenizer:
+    """Does what the names of the units say."""
+
+    def __init__(self, task, use_gpu, threads):
+        self.task, self.use_gpu = task, use_gpu
+
+    def load(self):
+        if self.task.codec == "broken":
+            raise ValueError("these weights do not fit")
+        return Ready(SPEC, "host", "gpu" if self.use_gpu else "cpu", os.getpid(), "0")
+
+    def seconds(self):
+        return 1.0
+
+    def tokenize(self, unit, files=None):
+        if "poison" in unit.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "wrong" in unit.name or self.task.codec == "hopeless":
+            raise RuntimeError("no such thing")
+        if "slow" in unit.name:
+            time.sleep(30)
+        assert files == ([unit.name] if unit.sequential else None)
+        return ShardInfo(unit.name, 1, 1, 1, 1, 1.0, "d", "r", 1, "h", "h", {})
+
+
+class ToyFeeder:
+    """Hands out one unit after the other; the first walk over an archive dies in its middle, another skips a unit."""
+
+    def __init__(self, units, wanted):
+        self.units = [unit for unit in units if unit.name in wanted]
+        self.dies = len(self.units) == 4 and "mortal" in units[0].source
+
+    def next(self):
+        self.units = [unit for unit in self.units if "lost" not in unit.name]
+        if self.dies and len(self.units) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not self.units:
+            return None, []
+        unit = self.units.pop(0)
+        return unit.name, [unit.name]
+
+
+class Reports:
+    """A reporter and a log that only remember."""
+
+    def __init__(self, units):
+        self.progress = Progress(units, {}, None)
+        self.log, self.events, self.said = self, [], []
+
+    def write(self, event, **values):
+        self.events.append((event, values))
+
+    def say(self, text):
+        self.said.append(text)
+
+    def tick(self):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    cloudpickle = ray.cloudpickle
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with private_ray():
+        ray.init(
+            address="local", num_cpus=4, num_gpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+        )
+        yield
+        ray.shutdown()
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    monkeypatch.setattr(jobs.driver, "Tokenizer", ToyTokenizer)
+    monkeypatch.setattr(jobs.feeding, "Feeder", ToyFeeder)
+
+
+def unit(name, source="plain"):
+    return WorkUnit(name, "toy", source, "index", 0, 1, 1, source != "plain")
+
+
+def drive(names, codec="toy", attempts=2, stop=None, gpus_per_actor=0.5, admit=lambda spec: None):
+    units = [unit(*name.split("@")) for name in names]
+    task = Task(codec, None, "float32", Output("out", "parquet"), Settings(), None, ".")
+    driver = Driver(task, units, attempts, gpus_per_actor, None, Reports(units), stop or Stop())
+    driver.run(admit)
+    return driver
+
+
+def test_every_unit_is_done_once_by_actors_that_share_a_gpu():
+    driver = drive([f"u{number}" for number in range(20)])
+    assert driver.progress.snapshot().units_done == 20
+    actors = [values for event, values in driver.log.events if event == "actor"]
+    assert {values["device"] for values in actors} == {"gpu"} and 1 <= len(actors) <= 2
+    assert not driver.backlog.given_up and not driver.backlog.open
+
+
+def test_poison_and_error_cost_only_their_own_units():
+    driver = drive(["a", "poison", "b", "wrong", "c", "d", "e"])
+    assert {failure.unit.name: failure.attempts for failure in driver.backlog.given_up} == {"poison": 2, "wrong": 2}
+    assert driver.progress.done == {"a", "b", "c", "d", "e"}
+    assert {failure.unit.name: failure.error for failure in driver.backlog.given_up} == {
+        "poison": "its process died",
+        "wrong": "RuntimeError: no such thing",
+    }
+
+
+def test_archives_are_fed_in_order_and_walked_again_for_what_was_lost():
+    names = [f"{kind}{number}@{kind}.tar.gz" for kind in ("mortal", "fine") for number in range(4)]
+    driver = drive([*names, "lost@leaky.tar.gz", "found@leaky.tar.gz"], attempts=3)
+    assert driver.progress.done == {name.partition("@")[0] for name in names} | {"found"}
+    (failure,) = driver.backlog.given_up
+    assert (failure.unit.name, failure.error) == ("lost", "its archive cannot be read: its archive ended before it")
+
+
+def test_a_codec_that_cannot_be_loaded_ends_the_job_with_its_own_words():
+    with pytest.raises(CannotStart, match=r"^these weights do not fit$"):
+        drive(["a"], codec="broken")
+
+
+def test_a_codec_is_checked_even_with_nothing_to_do():
+    def refuse(spec):
+        raise ValueError(f"another run, not {spec.name}")
+
+    with pytest.raises(CannotStart, match="another run, not toy"):
+        drive([], admit=refuse)
+
+
+def test_when_everything_fails_the_job_stops():
+    with pytest.raises(Hopeless, match="failures in a row"):
+        drive([f"u{number}" for number in range(60)], codec="hopeless", attempts=5)
+
+
+def test_stop_lets_go_at_once_and_says_what_is_left(monkeypatch):
+    stop = Stop()
+    monkeypatch.setattr(Reports, "tick", lambda self: "a" in self.progress.done and stop(signal.SIGTERM, None))
+    driver = drive(["a", "slow1", "slow2", "b"], stop=stop)
+    assert "a" in driver.progress.done
+    assert driver.backlog.open >= {"slow1", "slow2"}
