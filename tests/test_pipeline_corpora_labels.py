@@ -58,6 +58,14 @@ def test_known_bad_clips_are_kept_on_request(tmp_path):
     assert "known_bad" not in index.rejects
 
 
+def test_emilias_known_bad_speakers_are_rejects_without_being_asked(tmp_path):
+    label = {"id": "EN_B00013_S00913_W000000", "speaker": "EN_B00013_S00913", "text": " A.", "language": "en"}
+    pair = [(f"{label['id']}.mp3", sound(1, "mp3")), (f"{label['id']}.json", json.dumps(label).encode())]
+    put(tmp_path / "Emilia" / "EN" / "EN-B000013.tar", tar_bytes(pair))
+    index = build_index("emilia", [str(tmp_path / "Emilia")], str(tmp_path / "out"), Selection(), 1 << 20)
+    assert index.rejects == {"known_bad": 1}
+
+
 def test_mls_labels_come_from_three_tables(tmp_path):
     index, found = read("mls", tmp_path)
     clip = found["mls_1595_14770_000001"]

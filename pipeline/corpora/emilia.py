@@ -7,12 +7,13 @@ and before that `EN/EN_B00000.tar.gz` (sometimes cut into `.0`, `.1`, ...) with 
                                   "speaker": "EN_0uoizKNJReY_SPEAKER_06", "language": "en", "dnsmos": 3.3367, ...}
     EN_B00000_S00000_W000000.json {"id": ..., "wav": "EN_B00000/EN_B00000_S00000/mp3/...", "text": ..., ...}
 
-The corpus has speakers known to be synthetic or code-switching, but ships no list of them. Put one beside the archives
-(or in a folder above, up to three) as `known_bad_speakers.txt`, one speaker id a line: their clips are rejects then.
+Some speakers are known to be synthetic or code-switching: those of `emilia_known_bad_speakers.txt` are rejects. Add to
+them by a `known_bad_speakers.txt` of your own, one id a line, beside the archives or up to three folders above.
 """
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline import storage
@@ -33,7 +34,7 @@ class EmiliaLayout(Layout):
     def __init__(self, source: Any) -> None:
         super().__init__(source)
         self.old = bool(OLD_ARCHIVE.search(source.path))
-        self.bad_speakers: set[str] = set()
+        self.bad_speakers = set(known_bad_speakers())
         prefix, language = PREFIX.search(source.path), LANGUAGE.search(source.path)
         self.part = prefix[1] if prefix else "Emilia" if self.old else None
         self.language = language[1].lower() if language else None
@@ -51,7 +52,7 @@ class EmiliaLayout(Layout):
 
     def read_labels(self, name: str, file: BinaryIO) -> None:
         if name.endswith(BAD_SPEAKERS):
-            self.bad_speakers |= {line.strip() for line in text_lines(file) if not line.startswith("#")}
+            self.bad_speakers |= set(speakers_in(text_lines(file)))
         elif name.endswith(".jsonl"):
             for line in text_lines(file):
                 label = read_json(line)
@@ -87,6 +88,14 @@ class EmiliaLayout(Layout):
             reject="known_bad" if bad else None,
             message="its speaker is on the list of bad speakers" if bad else "",
         )
+
+
+def known_bad_speakers() -> list[str]:
+    return speakers_in(Path(__file__).with_name(f"emilia_{BAD_SPEAKERS}").read_text().splitlines())
+
+
+def speakers_in(lines: Iterable[str]) -> list[str]:
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 CORPUS = Corpus(
