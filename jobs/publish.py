@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         staged = stage(plan, manifests, folder, wording(options), options.workers, say)
     except (ValueError, FileNotFoundError) as error:
         return usage_error(PROG, redact(str(error)))
+    except OSError as error:
+        return broken_off(error)
     if options.stage_only or in_place:
         say(f"{len(staged.files)} files in {folder}")
         return COMPLETE
@@ -133,10 +135,14 @@ def send(staged: Staged, folder: Path, options: Options) -> int:
     except ValueError as error:
         return usage_error(PROG, redact(str(error)))
     except Exception as error:  # whatever a network does: what was sent is there, another run goes on from it
-        print(f"{PROG}: {redact(f'{type(error).__name__}: {error}')}", file=sys.stderr)
-        print(f"{PROG}: run it again to go on from here", file=sys.stderr)
-        return INCOMPLETE
+        return broken_off(error)
     return COMPLETE
+
+
+def broken_off(error: Exception) -> int:
+    print(f"{PROG}: {redact(f'{type(error).__name__}: {error}')}", file=sys.stderr)
+    print(f"{PROG}: run it again to go on from here", file=sys.stderr)
+    return INCOMPLETE
 
 
 if __name__ == "__main__":

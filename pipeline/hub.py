@@ -3,6 +3,7 @@ manifest; resumed by hash, verified by hash, tagged at the end."""
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import parse_ratelimit_headers
 
 from pipeline.merge import PublishedFile
 from pipeline.patience import Patience
-from pipeline.publication import TWIN_PREFIX
+from pipeline.shards import TWIN_PREFIX
 
 DATA_COMMITS = 16  # with one to clear away, one for the card and one for the manifest: below twenty
 FILES_IN_COMMIT = 25
@@ -179,12 +179,10 @@ def is_final(error: Exception) -> bool:
 
 
 def asked_wait(error: Exception) -> float | None:
-    """Seconds the server asks us to wait, if it does."""
+    """Seconds the server asks us to wait, if it does: `RateLimit: "api";r=0;t=55`, or `Retry-After: 55`."""
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    after = headers.get("Retry-After", "")
+    limited = re.search(r"r=0;\s*t=(\d+)", headers.get("RateLimit", ""))
+    after = limited[1] if limited else headers.get("Retry-After", "")
     return float(after) if after.isdigit() else None

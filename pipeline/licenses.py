@@ -45,6 +45,12 @@ LICENSES: dict[str, License] = {
         License(
             "LicenseRef-PublicDomain", "other", "public domain", "https://creativecommons.org/publicdomain/mark/1.0/"
         ),
+        License(
+            "LicenseRef-CMU-Arctic",
+            "other",
+            "CMU Arctic's own: free, its notice kept",
+            "http://festvox.org/cmu_arctic/",
+        ),
         License("PDDL-1.0", "pddl", "PDDL 1.0", "https://opendatacommons.org/licenses/pddl/1-0/"),
         License("ODC-By-1.0", "odc-by", "ODC-By 1.0", "https://opendatacommons.org/licenses/by/1-0/"),
         License("ODbL-1.0", "odbl", "ODbL 1.0", "https://opendatacommons.org/licenses/odbl/1-0/"),

@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.licenses import find_license, slug
-from pipeline.shards import read_shard
+from pipeline.shards import TWIN_PREFIX, read_shard
 from schemas.manifest import ShardInfo, ShardManifest
 
 PLAN_VERSION = 1
-TWIN_PREFIX = "neutts-"
 LABELS = ("corpus", "language", "license", "split")
 Labels = tuple[str, str | None, str | None, str | None]
 

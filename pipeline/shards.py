@@ -3,6 +3,7 @@
 import io
 import json
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,21 +16,25 @@ from pipeline import storage
 from schemas.tokens import TOKEN_SCHEMA
 
 ENDINGS = (".parquet", ".tar")
+TWIN_PREFIX = "neutts-"  # folders of a publication that hold rows of the other folders again, in three columns
 ROWS_AT_ONCE = 2048
 
 
 def find_shards(path: str) -> list[str]:
     """The shards at `path`: itself, those of an output's `data/`, or those of any folder; in natural order.
 
-    Of an output only committed shards count: a unit that has no sidecar yet is not there.
+    Of an output only committed shards count: a unit that has no sidecar yet is not there. Of a publication the twins
+    that repeat rows are left out.
     Raises: FileNotFoundError if there is none.
     """
     path = storage.plain(path)
     if path.endswith(ENDINGS) and storage.exists(path):
         return [path]
     data, done = storage.join(path, "data"), storage.join(path, "done")
-    files = storage.list_files(data if storage.is_folder(data) else path)
-    found = [name for name in files if name.endswith(ENDINGS) and not posixpath.basename(name).startswith(".")]
+    root = data if storage.is_folder(data) else path
+    files = [name for name in storage.list_files(root) if name.endswith(ENDINGS)]
+    skipped = re.compile(rf"(^|/)(\.|{TWIN_PREFIX}[^/]*/)")
+    found = [name for name in files if not skipped.search(name[len(root) :])]
     if storage.is_folder(done):
         whole = {posixpath.basename(name).removesuffix(".json") for name in storage.list_files(done)}
         found = [name for name in found if posixpath.basename(name).rsplit(".", 1)[0] in whole]

@@ -1,4 +1,4 @@
-"""Publishing under faults and kill -9, against the stand-in Hub: `python tests/publish_trial.py --megabytes 3000`.
+"""Publishing under faults and kill -9, against the stand-in Hub: `python -m tests.publish_trial --megabytes 3000`.
 
 The repository of a disturbed publication must end as that of an undisturbed one, byte for byte, within twenty commits.
 """
@@ -14,17 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # also when run by its path
-
-# ruff: noqa: E402
 import numpy as np
-import output_toys
 import pyarrow as pa
 import pyarrow.parquet as pq
-from stand_in_hub import TOKEN, Fault, StandInHub, serving
 
 from schemas.manifest import ShardManifest
 from schemas.tokens import TOKEN_SCHEMA
+from tests import output_toys
+from tests.stand_in_hub import TOKEN, Fault, StandInHub, serving
 
 ROOT = Path(__file__).parents[1]
 REPO = "org/tokens"
@@ -158,6 +155,7 @@ def trial(folder, megabytes, seed, *options):
     assert calm_repo.find("main").tree == stormy_repo.find("main").tree
     assert calm_repo.tags.keys() == stormy_repo.tags.keys() and len(calm_repo.tags) == 1
     assert kills >= 3 and len(stormy_repo.commits) <= 20
+    assert stormy.bytes_put < 1.5 * calm.bytes_put, "what was there was sent again"
     return calm, stormy, kills, said
 
 

@@ -3,12 +3,12 @@
 import wave
 
 import numpy as np
-import output_toys
 import pytest
 
 import codec
 from jobs import decode as job
 from pipeline.listen import file_name, write_wav
+from tests import output_toys
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
-import output_toys
 import pytest
 
 from jobs import inspect as job
@@ -14,6 +13,7 @@ from pipeline import plots
 from pipeline.report import draw, inspect
 from pipeline.statistics import Statistics, majority_counts
 from schemas.tokens import token_batch
+from tests import output_toys
 
 
 def with_codes(record, codes):

@@ -4,12 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import output_toys
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-import stand_in_hub
-import stand_in_s3
 import webdataset
 import yaml
 from datasets import load_dataset
@@ -22,6 +19,7 @@ from pipeline.patience import redact
 from pipeline.publication import Contents, cut, number_of_files, split_name
 from pipeline.report import inspect
 from schemas.tokens import token_batch
+from tests import output_toys, stand_in_hub, stand_in_s3
 
 MB = 1e6
 
@@ -86,6 +84,7 @@ def test_the_neutts_configs_have_three_columns_and_only_rows_with_text(output, t
         assert (row["codes"], row["text"]) == (original["codes"], original["text"].strip())
     for path in (tmp_path / "set").glob("data/neutts-*/*.parquet"):
         assert pq.read_schema(path).names == ["__key__", "text", "codes"]
+    assert inspect(str(tmp_path / "set"))["rows"] == 90, "a publication is read without its twins"
     assert publish(output, tmp_path / "bare", "--no-neutts") == 0
     assert not list((tmp_path / "bare").glob("data/neutts-*"))
 

@@ -8,17 +8,16 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import output_toys
-import publish_trial
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
-from publish_trial import REPO, publish
-from stand_in_hub import TOKEN, Fault, StandInHub, serving
 
 from jobs import publish as job
 from pipeline.hub import HubRepo, commit_groups, push
 from pipeline.merge import PublishedFile, describe
 from pipeline.patience import Patience
+from tests import output_toys, publish_trial
+from tests.publish_trial import REPO, publish
+from tests.stand_in_hub import TOKEN, Fault, StandInHub, serving
 
 
 @pytest.fixture
@@ -225,7 +224,7 @@ def test_on_the_xet_path_the_upload_completes_and_twins_are_sent_once(tmp_path):
 
 READ_BACK = """
 import json, re, sys
-sys.path[:0] = ["tests", "."]
+sys.path[:0] = ["."]
 import pyarrow.parquet as pq
 import yaml
 from datasets import Dataset, IterableDataset, load_dataset
@@ -233,7 +232,7 @@ from datasets.distributed import split_dataset_by_node
 from huggingface_hub import HfFileSystem
 
 import codec
-import output_toys
+from tests import output_toys
 
 repo, tag = sys.argv[1:]
 files = HfFileSystem()
