@@ -50,6 +50,8 @@ class TokenDataset(IterableDataset):
         collate: called on each item, in the worker.
         rank, world: by default those of torch.distributed, or else of torchrun's environment, when this is made.
         window: rows that are shuffled together. cache: where indexes are kept, see `token_index.list_tokens`.
+        local: a folder on a local disk that keeps what was read, decoded (2 bytes a code, and the other columns): for
+            shards behind a URL, several epochs, or many workers and ranks on a machine.
     Attributes: order; dropped, {name: {reason: rows left out}}.
     Raises: ValueError for options that do not fit each other or the shards, FileNotFoundError without shards.
     """
@@ -74,6 +76,7 @@ class TokenDataset(IterableDataset):
         world: int | None = None,
         window: int = 32_768,
         cache: str | None = None,
+        local: str | None = None,
     ) -> None:
         super().__init__()
         if sequence_length is not None and template is None:
@@ -82,7 +85,7 @@ class TokenDataset(IterableDataset):
             raise ValueError("a view and a template each say what to make of the rows: give one")
         if template is not None:
             view = IdView(template) if sequence_length is None else PackedView(template, sequence_length, pad)
-        self.view, self.collate, self.position = view or RowView(tuple(columns)), collate, 0
+        self.view, self.collate, self.local, self.position = view or RowView(tuple(columns)), collate, local, 0
         self.rank, self.world = place_in_world() if rank is None or world is None else (rank, world)
         self._share = share(batch_size, self.rank, self.world)
         named = dict(inputs) if isinstance(inputs, Mapping) else {"tokens": inputs}
@@ -116,7 +119,7 @@ class TokenDataset(IterableDataset):
         worker = get_worker_info()
         # the loader takes from its workers in turn, so a worker makes every num_workers-th step
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        reader = Reader(self.sources, self.view.columns, self.order.window)
+        reader = Reader(self.sources, self.view.columns, self.order.window, self.local)
         try:
             ahead = self._ask(reader, self.position + first, stride)
             while ahead:
@@ -138,11 +141,14 @@ class TokenDataset(IterableDataset):
 
     def _item(self, reader: Reader, step: int, slots: Slots) -> Any:
         filler = slots.filler.tolist()
-        contents: list[Any] = [None] * len(filler)
-        for d in np.unique(slots.dataset):
-            here = np.flatnonzero(slots.dataset == d)
-            for i, content in zip(here.tolist(), self._read(reader, d, slots.part(here)), strict=True):
-                contents[i] = content
+        if len(self.sources) == 1:
+            contents = self._read(reader, 0, slots)
+        else:
+            contents = [None] * len(filler)
+            for d in np.unique(slots.dataset):
+                here = np.flatnonzero(slots.dataset == d)
+                for i, content in zip(here.tolist(), self._read(reader, d, slots.part(here)), strict=True):
+                    contents[i] = content
         for i in [i for i, content in enumerate(contents) if content is None]:
             contents[i], filler[i] = self._stand_in(reader, slots, i), True
         return self.view.stack(step, contents, filler)

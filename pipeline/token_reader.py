@@ -9,9 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from pipeline.templates import digest
 from pipeline.token_blocks import Block, Broken
 from pipeline.token_index import Shards
 from pipeline.token_source import Source
+from pipeline.token_store import BlockStore
 
 logger = logging.getLogger(__name__)
 WAITS = (1.0, 5.0, 15.0)  # seconds between tries, where a storage does not answer
@@ -20,9 +22,9 @@ WAITS = (1.0, 5.0, 15.0)  # seconds between tries, where a storage does not answ
 class Reader:
     """Reads rows by number; one thread loads. Blocks of two windows of each set are kept: the present and the next."""
 
-    def __init__(self, sources: Sequence[Source], columns: Sequence[str], window: int) -> None:
+    def __init__(self, sources: Sequence[Source], columns: Sequence[str], window: int, local: str | None) -> None:
         self.sources, self.columns = sources, columns
-        self._shards = Shards.open()
+        self._shards, self._store = Shards.open(), BlockStore(local) if local else None
         self._loader = ThreadPoolExecutor(1)
         self._blocks: list[OrderedDict[int, Future[Block | None]]] = [OrderedDict() for _ in sources]
         self._room = [
@@ -43,6 +45,8 @@ class Reader:
         places = (rows - index.borders[blocks]).tolist()
         loaded = {block: self._block(source, block).result() for block in np.unique(blocks).tolist()}
         found = [(loaded[block], place) for block, place in zip(blocks.tolist(), places, strict=True)]
+        if all(block is not None and not block.broken for block in loaded.values()):
+            return found
         return [None if block is None or place in block.broken else (block, place) for block, place in found]
 
     def close(self) -> None:
@@ -60,9 +64,14 @@ class Reader:
     def _load(self, source: int, block: int) -> Block | None:
         index = self.sources[source].index
         shard = index.shards[index.block_shard[block]]
+        name = f"{index.hash[:16]}/{digest(*self.columns)[:8]}-{block:06d}.arrow"
         for wait in (*WAITS, None):
             try:
+                if self._store and (stored := self._store.load(name)):
+                    return stored
                 found = index.read(block, self.columns, self._shards)
+                if self._store:
+                    self._store.save(name, found)
                 for place, problem in found.broken.items():
                     logger.warning("%s: row %d is broken: %s", shard, index.borders[block] + place, problem)
                 return found
