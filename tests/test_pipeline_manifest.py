@@ -188,7 +188,7 @@ def test_lost_doubled_and_torn_rows_are_never_committed(output):
         ("5 clips went in, 4 came out", good[:-1], unit()),
         ("6 clips went in, 5 came out", good, unit(number=6)),
         (r"has codes \(1, \d+\) for", [short, *good[1:]], unit()),
-        ("5 clips went in", [*good[:4], good[0]], unit()),
+        ("toy_0_0 stands there twice", [*good[:4], good[0]], unit()),
     ]
     for said, rows, which in wrong:
         with pytest.raises(ValueError, match=said):
