@@ -36,7 +36,7 @@ class Snapshot:
 
     def line(self) -> str:
         """All of it on one line."""
-        left = "? h left" if self.seconds_left is None else f"{hours(self.seconds_left)} left"
+        left = "? left" if self.seconds_left is None else f"{hours(self.seconds_left)} left"
         parts = [
             f"{hours(self.seconds_done)} done, {left}",
             f"units {self.units_done}/{self.units}",
@@ -99,6 +99,8 @@ class Progress:
 
     def join(self, actor: str) -> None:
         now = self.clock()
+        if not self.actors and not self.encoded:
+            self.history = deque([(now, 0.0)])  # nobody could encode before: loading a codec is not slowness
         self.actors[actor] = Actor(now, history=deque([(now, 0.0)]))
 
     def leave(self, actor: str) -> None:
@@ -163,7 +165,10 @@ def slope(history: deque[tuple[float, float]], now: float, seconds: float) -> fl
 
 
 def hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.2f} h"
+    """As hours, or what is left of them in a small run."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.2f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def duration(seconds: float | None) -> str:

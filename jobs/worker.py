@@ -102,7 +102,8 @@ class Tokenizer:
         self.encoded += seconds
 
     def _failed(self, unit: WorkUnit, error: Exception) -> None:
-        self.waiting.pop(unit.name).set_exception(error)
+        if (future := self.waiting.pop(unit.name, None)) is not None:  # a unit may fail at both its ends
+            future.set_exception(error)
 
     def _hand(self) -> Iterator[tuple[WorkUnit, Files | None]]:
         """Units as they come, for ever."""

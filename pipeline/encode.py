@@ -1,7 +1,7 @@
 """Sound -> codes through any codec: batches inside windows, results in source order, one batch always in flight."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,14 +48,14 @@ class Launched:
 
 
 class Encoder:
-    """`push` windows, get back what is finished by then; `flush` for the rest.
+    """`push` windows, get back what is finished by then; `flush` for the rest. `progress` is told seconds of sound.
 
     While the device is at one batch, the next is put together and queued behind it. A batch that does not fit into
     the device's memory is halved, and so are later ones of its size; codes do not depend on batch mates.
     """
 
-    def __init__(self, codec: Codec, batch_seconds: float) -> None:
-        self.codec, self.spec = codec, codec.spec
+    def __init__(self, codec: Codec, batch_seconds: float, progress: Callable[[float], None] | None = None) -> None:
+        self.codec, self.spec, self.progress = codec, codec.spec, progress
         self.device = torch.device(codec.device)
         self.batch_samples = max(1, int(batch_seconds * self.spec.input_rate))
         self.too_much: int | None = None  # padded samples that once did not fit
@@ -147,6 +147,8 @@ class Encoder:
         for row, (position, segment) in enumerate(zip(batch.positions, batch.segments, strict=True)):
             batch.window.results[position] = self._record(segment, codes[row])
         batch.window.missing -= len(batch.positions)
+        if self.progress is not None:
+            self.progress(sum(segment.seconds for segment in batch.segments))
 
     def _record(self, segment: AudioSegment, codes: np.ndarray) -> Result:
         """The row of one clip, from int [K, F]; a reject if the codec broke its own rules."""

@@ -15,7 +15,7 @@ from pipeline.encode import Encoder, Result, encode
 from pipeline.output import Output
 from pipeline.overlap import Files, Overlap
 from pipeline.stream import read_unit
-from schemas.audio import AudioFile, AudioSegment, Reject
+from schemas.audio import AudioFile, Reject
 from schemas.manifest import ShardInfo, WorkUnit
 
 __all__ = ["Output", "Settings", "tokenize_unit", "tokenize_units"]
@@ -84,7 +84,7 @@ def tokenize_units(
     encodes; a third verifies and places finished shards. `units` may wait for the next unit as long as it likes:
     what is finished meanwhile comes out.
 
-    Args: progress: told the seconds of sound that have been encoded, window by window. failed: told of a unit that
+    Args: progress: told the seconds of sound that have been encoded, batch by batch. failed: told of a unit that
         cannot be done, and the others go on; without it the first such error ends everything and is raised.
     Memory: WINDOWS_AHEAD + 2 windows of sound (76 MB each at 20 minutes), the pool's budget (128 MB), and one chunk of
         stored clips per decoder, whatever the lengths and the number of clips.
@@ -100,7 +100,7 @@ def tokenize_units(
             return commit(output, unit, results, codec.spec)
 
         with Overlap(units, load, place) as stages:
-            encoder, shard = Encoder(codec, batch_seconds), []
+            encoder, shard = Encoder(codec, batch_seconds, progress), []
             broken = False  # what is left of this unit is passed over
             for event in stages:
                 try:
@@ -110,8 +110,6 @@ def tokenize_units(
                         yield event.info
                     elif event.window is not None and not broken:
                         shard += encoder.push(event.window)
-                        if progress is not None:
-                            progress(sum(item.seconds for item in event.window if isinstance(item, AudioSegment)))
                     elif event.is_end and not broken:
                         stages.write(event.unit, shard + encoder.flush())
                 except Exception as error:
@@ -120,7 +118,7 @@ def tokenize_units(
                     failed(event.unit, error)
                     broken = not event.is_end and not event.is_placed
                     if broken or event.is_end:
-                        encoder, shard = Encoder(codec, batch_seconds), []
+                        encoder, shard = Encoder(codec, batch_seconds, progress), []
                 if event.is_end:
                     shard, broken = [], False
 

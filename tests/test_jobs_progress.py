@@ -29,8 +29,9 @@ def test_left_is_estimated_by_bytes_where_the_index_knows_no_seconds():
     clock = Clock()
     progress = Progress([unit("a"), unit("b", 300)], {}, None, clock)
     assert progress.snapshot().seconds_left is None
+    clock.now = 1000.0  # until the codec is loaded
     progress.join("gpu")
-    clock.now = 100.0
+    clock.now = 1100.0
     progress.finish(info("a", too_long=2), "gpu")
     seen = progress.snapshot()
     assert (seen.seconds_done, seen.seconds_left, seen.speed, seen.eta_seconds) == (3600.0, 10800.0, 36.0, 300.0)
