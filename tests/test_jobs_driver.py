@@ -1,9 +1,12 @@
 """The driver's loop on a real local Ray, with actors that fail, die and hold back on purpose."""
 
 import os
+import re
 import signal
 import sys
 import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 import ray
@@ -14,6 +17,7 @@ from jobs.bench_cluster import private_ray
 from jobs.cluster import Stop
 from jobs.driver import CannotStart, Driver, Hopeless
 from jobs.progress import Progress
+from jobs.reporter import Gauges
 from jobs.worker import Ready, Task
 from pipeline.tokenize import Output, Settings
 from schemas.manifest import ShardInfo, WorkUnit
@@ -162,3 +166,21 @@ def test_stop_lets_go_at_once_and_says_what_is_left(monkeypatch):
     driver = drive(["a", "slow1", "slow2", "b"], stop=stop)
     assert "a" in driver.progress.done
     assert driver.backlog.open >= {"slow1", "slow2"}
+
+
+def test_progress_is_seen_among_rays_metrics():
+    progress = Progress([unit("a"), unit("b")], {}, None)
+    progress.join("host:0")
+    progress.finish(ShardInfo("a", 9, 6, 1, 1, 7200.0, "d", "r", 1, "h", "h", {"too_long": 3}), "host:0")
+    Gauges().set(progress.snapshot())
+    port = next(Path(os.environ["RAY_TMPDIR"]).glob("ray/session_2*/metrics_export_port*")).read_text().strip()
+    deadline, seen = time.monotonic() + 60, ""
+    while not re.search(r"^ray_neutok_rejects", seen, re.M):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            seen = answer.read().decode()
+    assert re.search(r"^ray_neutok_hours_done\{.*\} 2\.0$", seen, re.M)
+    assert re.search(r"^ray_neutok_units_done\{.*\} 1\.0$", seen, re.M)
+    assert re.search(r'^ray_neutok_rejects\{.*reason="too_long".*\} 3\.0$', seen, re.M)
+    assert re.search(r'^ray_neutok_actor_times_real_time\{.*actor="host:0"', seen, re.M)
