@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +51,42 @@ def test_tars_give_the_same_rows_as_tables(toy, tmp_path):
         rows = [row for batch in dataset for row in batch.rows()]
         both.append({row["__key__"]: (row["codes"].tolist(), row["language"]) for row in rows})
     assert both[0] == both[1] and len(both[0]) == 401
+
+
+def test_shards_behind_a_url_give_the_same_rows_and_may_be_kept_on_a_local_disk(toy, tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    write_set(tmp_path / "tar", [30], first=401, kind="tar")
+    for path in [*sorted(Path(toy).glob("*.parquet")), tmp_path / "tar" / "toy-000.tar"]:
+        store.pipe_file(f"/bucket/{path.name}", path.read_bytes())
+    near = TokenDataset([toy, str(tmp_path / "tar")], 16)
+    far = TokenDataset("memory://bucket", 16, cache=str(tmp_path / "cache"), local=str(tmp_path / "local"))
+    assert {row["__key__"]: row["codes"].tolist() for b in far for row in b.rows()} == {
+        row["__key__"]: row["codes"].tolist() for b in near for row in b.rows()
+    }
+    first = list(far)
+    for path in store.ls("/bucket", detail=False):
+        store.rm_file(path)
+    again = list(far)  # from the local disk alone
+    assert keys(again) == keys(first) and [b["text"] for b in again] == [b["text"] for b in first]
+    for mine, theirs in zip(again, first, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine["codes"], theirs["codes"], strict=True))
+
+
+def test_a_storage_that_fails_stops_the_run_instead_of_being_replaced(toy, monkeypatch):
+    dataset = TokenDataset(toy, 16)
+    monkeypatch.setattr("pipeline.token_reader.WAITS", (0.0,))
+    tries = []
+
+    def fails(*args, **kwargs):
+        tries.append(1)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("pipeline.token_blocks.open_parquet", fails)
+    monkeypatch.setattr("pipeline.token_blocks.read_through", fails)
+    with pytest.raises(OSError, match="no route to host"):
+        next(iter(dataset))
+    assert len(tries) >= 4  # each try opens, then looks whether it is the file or the storage
 
 
 def test_a_published_table_of_three_columns_of_wider_integers_is_read_too(tmp_path):
