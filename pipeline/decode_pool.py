@@ -22,6 +22,7 @@ CLIP_SECONDS = 60.0  # a decoder may take for one clip
 TRIES_ALONE = 2
 CHUNK_CLIPS, CHUNK_BYTES = 8, 1 << 20  # sent to a child at once
 CHUNKS_AHEAD = 3  # per child, at work or waiting
+AHEAD_BYTES = 64 << 20  # stored; whatever the clips, no more is read before these are decoded
 BUDGET_BYTES = 128 << 20  # of decoded sound that waits for its turn
 
 Item = AudioFile | Reject
@@ -36,6 +37,7 @@ class Chunk:
     number: int
     clips: list[AudioFile] = field(default_factory=list)
     results: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    num_bytes: int = 0  # stored
     waiting: int = 0  # bytes in `results`
     ended: bool = False
 
@@ -43,8 +45,8 @@ class Chunk:
 class DecodePool:
     """`workers` child processes; `load` runs a stream of stored clips through them. One stream at a time.
 
-    Memory: BUDGET_BYTES of sound, and in each child the clip it is at. `decoder` names the function that decodes, as
-    `module:name`, with the signature of pipeline.decoding.load.
+    Memory: BUDGET_BYTES of sound, AHEAD_BYTES as stored, and in each child the chunk it is at. `decoder` names the
+    function that decodes, as `module:name`, with the signature of pipeline.decoding.load.
     """
 
     def __init__(
@@ -70,18 +72,20 @@ class DecodePool:
         A clip that was cut gives several segments, one after the other. Raises: what `items` raises.
         """
         order: deque[tuple[Chunk, list[Item]]] = deque()
-        source, more = iter(items), True
+        source, more, ahead = iter(items), True, 0
         try:
             while more or order:
-                while more and len(order) < CHUNKS_AHEAD * self.workers:
+                while more and len(order) < CHUNKS_AHEAD * self.workers and (ahead < AHEAD_BYTES or not order):
                     chunk, taken = self._next_chunk(source)
                     more = bool(taken)
                     if more:
                         order.append((chunk, taken))
+                        ahead += chunk.num_bytes
                 if order:
                     chunk, taken = order[0]
                     yield from self._results(chunk, taken)
                     order.popleft()
+                    ahead -= chunk.num_bytes
         finally:
             for chunk, _ in order:  # left early: let the lanes run free of what nobody waits for
                 with contextlib.suppress(Exception):
@@ -89,14 +93,14 @@ class DecodePool:
                         pass
 
     def _next_chunk(self, source: Iterator[Item]) -> tuple[Chunk, list[Item]]:
-        chunk, size = Chunk(self.count), 0
+        chunk = Chunk(self.count)
         taken: list[Item] = []
         for item in source:
             taken.append(item)
             if isinstance(item, AudioFile):
                 chunk.clips.append(item)
-                size += len(item.data)
-            if size >= CHUNK_BYTES or len(chunk.clips) >= CHUNK_CLIPS or len(taken) >= 1024:
+                chunk.num_bytes += len(item.data)
+            if chunk.num_bytes >= CHUNK_BYTES or len(chunk.clips) >= CHUNK_CLIPS or len(taken) >= 1024:
                 break
         chunk.ended = not chunk.clips
         if chunk.clips:

@@ -49,7 +49,7 @@ class Settings:
         return Limits(codec.spec.input_rate, self.max_seconds, self.split_seconds)
 
     def seconds_per_batch(self, codec: Codec) -> float:
-        device = torch.device(getattr(codec, "device", "cpu")).type
+        device = torch.device(codec.device).type
         return self.batch_seconds or BATCH_SECONDS.get(device, BATCH_SECONDS["cpu"])
 
 
@@ -86,8 +86,8 @@ def tokenize_units(
 
     Args: progress: told the seconds of sound that have been encoded, batch by batch. failed: told of a unit that
         cannot be done, and the others go on; without it the first such error ends everything and is raised.
-    Memory: WINDOWS_AHEAD + 2 windows of sound (76 MB each at 20 minutes), the pool's budget (128 MB), and one chunk of
-        stored clips per decoder, whatever the lengths and the number of clips.
+    Memory: WINDOWS_AHEAD + 2 windows of sound (76 MB each at 20 minutes), the pool's budget (128 MB), and 64 MB of
+        stored clips, whatever the lengths and the number of clips.
     """
     limits, batch_seconds = settings.limits(codec), settings.seconds_per_batch(codec)
     with DecodePool(limits, settings.decode_workers) as pool:

@@ -133,6 +133,22 @@ def test_sound_that_waits_is_bounded_in_bytes(monkeypatch):
         assert number == 59 and 0 < most <= 600_000 and pool.budget.held == 0
 
 
+def test_stored_clips_that_wait_are_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(decode_pool, "AHEAD_BYTES", 50_000)
+    read = []
+
+    def source():
+        for number in range(20):
+            read.append(number)
+            yield clip(str(number), b"0" * 30_000 + b"100")  # 30 kB that say a hundred samples
+
+    monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 20_000)
+    with DecodePool(LIMITS, workers=2, decoder="tests.toys:same_decoder") as pool:
+        for done, _ in enumerate(pool.load(source())):
+            assert len(read) - done <= 3
+    assert done == 19
+
+
 def test_closing_while_the_decoders_are_busy_ends_at_once():
     pool = DecodePool(LIMITS, decoder=BAD)
     stream = pool.load([clip("hang", b"hang:"), *clips(3)])
