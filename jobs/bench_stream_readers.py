@@ -49,6 +49,13 @@ def neutok(rows: Path, folder: Path) -> Iterable[Any]:
     return DataLoader(dataset, batch_size=None, num_workers=1)
 
 
+def neutok_direct(rows: Path, folder: Path) -> Iterable[Any]:
+    from pipeline.dataset import TokenDataset
+
+    dataset = TokenDataset(str(rows), BATCH_ROWS, cache=str(folder), rank=0, world=1)  # decodes its shards each epoch
+    return DataLoader(dataset, batch_size=None, num_workers=1)
+
+
 def datasets(rows: Path, folder: Path) -> Iterable[Any]:
     from datasets import load_dataset
 
@@ -158,6 +165,7 @@ def litdata_tokens(rows: Path, folder: Path) -> Iterable[Any]:
 Prepare, Read = Callable[[Path, Path], None], Callable[[Path, Path], Iterable[Any]]
 ROW_READERS: dict[str, tuple[Prepare, Read]] = {
     "neutok": (nothing, neutok),
+    "neutok_direct": (nothing, neutok_direct),
     "datasets": (nothing, datasets),
     "datasets_numpy": (nothing, datasets_numpy),
     "webdataset": (write_webdataset, webdataset),

@@ -26,7 +26,7 @@ class Reader:
         self.sources, self.columns = sources, columns
         self._shards, self._store = Shards.open(), BlockStore(local) if local else None
         self._loader = ThreadPoolExecutor(1)
-        self._blocks: list[OrderedDict[int, Future[Block | None]]] = [OrderedDict() for _ in sources]
+        self._blocks: list[OrderedDict[int, Future[Block | None] | Block | None]] = [OrderedDict() for _ in sources]
         self._room = [
             8 + math.ceil(2.5 * window * source.rows_per_slot * (len(source.index.borders) - 1) / len(source.rows))
             for source in sources
@@ -36,14 +36,14 @@ class Reader:
         """Begin to load the blocks of these rows."""
         blocks, first = np.unique(self.sources[source].index.block_of(rows), return_index=True)
         for block in blocks[np.argsort(first)].tolist():
-            self._block(source, block)
+            self._begin(source, block)
 
     def find(self, source: int, rows: np.ndarray) -> list[tuple[Block, int] | None]:
         """The block of each row and its place there; None for a row that is broken. Raises: OSError from storage."""
         index = self.sources[source].index
         blocks = index.block_of(rows)
         places = (rows - index.borders[blocks]).tolist()
-        loaded = {block: self._block(source, block).result() for block in np.unique(blocks).tolist()}
+        loaded = {block: self._block(source, block) for block in set(blocks.tolist())}
         found = [(loaded[block], place) for block, place in zip(blocks.tolist(), places, strict=True)]
         if all(block is not None and not block.broken for block in loaded.values()):
             return found
@@ -52,13 +52,20 @@ class Reader:
     def close(self) -> None:
         self._loader.shutdown(wait=True, cancel_futures=True)
 
-    def _block(self, source: int, block: int) -> Future[Block | None]:
+    def _begin(self, source: int, block: int) -> None:
         kept = self._blocks[source]
-        if block not in kept:
-            while len(kept) >= self._room[source]:
-                kept.popitem(last=False)
-            kept[block] = self._loader.submit(self._load, source, block)
-        kept.move_to_end(block)
+        if block in kept:
+            kept.move_to_end(block)
+            return
+        while len(kept) >= self._room[source]:
+            kept.popitem(last=False)
+        kept[block] = self._loader.submit(self._load, source, block)
+
+    def _block(self, source: int, block: int) -> Block | None:
+        self._begin(source, block)
+        kept = self._blocks[source]
+        if isinstance(kept[block], Future):
+            kept[block] = kept[block].result()
         return kept[block]
 
     def _load(self, source: int, block: int) -> Block | None:
