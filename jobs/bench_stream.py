@@ -5,8 +5,8 @@
 
 Rows of `__key__`, `text`, `codes` in batches of 64 as lists, one DataLoader worker, shuffled over at least 10,000 rows,
 caches warm, the second epoch. Then packed sequences of 2,048 ids on one core, with no worker. Seconds of the wall clock
-count; those of the processor, of all processes of a reader, stand beside them. `neutok` keeps its blocks decoded on the local disk,
-as MosaicML and litdata keep theirs in a form of their own; `neutok_direct` reads the Parquet shards each epoch.
+count; those of the processor, of all processes of a reader, stand beside them. `neutok` keeps its blocks decoded on
+the local disk, as MosaicML and litdata keep theirs in a form of their own; `neutok_direct` reads the shards each epoch.
 """
 
 import json
@@ -23,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.bench_stream_readers import PACKED_READERS, ROW_READERS
+from jobs.bench_stream_readers import PACKED_READERS, ROW_READERS, nothing
 from jobs.options import COMPLETE, INCOMPLETE, option, parse
 
 SHARD_ROWS, GROUP_ROWS = 25_000, 4096
+AS_THEY_ARE = [name for name, (prepare, _) in {**ROW_READERS, **PACKED_READERS}.items() if prepare is nothing]
 PEERS_APART = ("mosaicml", "litdata", "litdata_tokens")  # the others are dependencies of neutok itself
 
 
@@ -76,7 +77,7 @@ def measure(name: str, folder: Path, peers_python: str, quiet: bool) -> dict[str
     own = folder / name
     command = [python, "-W", "ignore", "-m", "jobs.bench_stream_readers", name]
     for what in ("prepare", "read"):
-        if what == "prepare" and (own / "prepared").exists():
+        if what == "prepare" and ((own / "prepared").exists() or name in AS_THEY_ARE):
             continue
         try:
             environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

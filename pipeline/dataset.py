@@ -40,7 +40,8 @@ class TokenDataset(IterableDataset):
     Args:
         inputs: shards or folders of them, local or any fsspec URL; or {name: shards} to mix data sets.
         batch_size: rows, or packed sequences, of a step over all ranks.
-        steps: where to end. By default after one epoch; several data sets, which end apart, go on for ever.
+        steps: where to end, counted from the start of the run. By default after one epoch (three are
+            `3 * dataset.order.steps_per_epoch`); several data sets, which end apart, go on for ever.
         weights: {name: weight} or a schedule [(step, {name: weight}), ...]; by default data sets count by their rows.
         keep: the rows to train on: a rule for all, or {name: rule}.
         columns: what to read of a row where no template says it. Items are `TokenBatch`.

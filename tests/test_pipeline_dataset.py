@@ -12,10 +12,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.dataset import TokenDataset
+from pipeline.dataset import TokenDataset, place_in_world
 from pipeline.templates import Plain
 from pipeline.token_index import Keep, list_tokens
 from tests.token_toys import record, write_parquet, write_set
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create"
+)  # more workers than this machine has cores
 
 
 def keys(batches):
@@ -335,6 +339,17 @@ def test_the_place_in_the_world_comes_from_torchrun(toy, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     half = TokenDataset(toy, 8, steps=4)
     assert [b["__key__"] for b in half] == [b["__key__"][4:] for b in TokenDataset(toy, 8, steps=4, rank=0, world=1)]
+
+
+def test_the_place_in_the_world_comes_from_torch_distributed_before_that(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert place_in_world() == (0, 1)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert place_in_world() == (3, 4)
 
 
 def test_mixed_sets_have_no_end_of_their_own(toy):
