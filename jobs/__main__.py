@@ -8,6 +8,7 @@ from jobs.commands import dispatch
 COMMANDS: dict[str, tuple[str, str]] = {
     "tokenize": ("jobs.tokenize", "a speech corpus to token shards, on every GPU there is"),
     "index": ("jobs.index", "list what a corpus holds, without decoding any of it"),
+    "verify": ("jobs.verify", "hold a finished output against itself, every byte of it"),
     "inspect": ("jobs.inspect", "what a shard or a whole output holds"),
     "publish": ("jobs.publish", "finished outputs as one dataset, on the Hub or in a folder"),
     "decode": ("jobs.decode", "tokens back to sound, as WAV files"),

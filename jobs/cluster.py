@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -13,14 +14,30 @@ def connect(address: str | None) -> None:
     """Join the cluster at `address`, or the one this process belongs to, or start a local one.
 
     Without an address Ray looks at RAY_ADDRESS (a submitted job has it) and for a cluster running on this machine;
-    "local" starts one of its own whatever there is.
+    "local" starts one of its own whatever there is. Raises: OSError if nobody answers at the address, and ValueError
+    for what is none.
     """
+    check_answers(address or os.environ.get("RAY_ADDRESS", ""))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # a Ray of our own must not kill an actor because other programs fill the memory; a cluster keeps its own rules
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     import ray
 
     ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
+
+
+def check_answers(address: str) -> None:
+    """Ray itself would try for minutes. Raises: OSError if `address` is host:port and nobody listens there."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise OSError(
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, correct --address or "
+            "RAY_ADDRESS, or give `--address local`"
+        ) from error
 
 
 class Stop:

@@ -82,6 +82,7 @@ class Driver:
         self.workers: dict[str, Worker] = {}
         self.calls: dict[ray.ObjectRef, Call] = {}
         self.spec: CodecSpec | None = None
+        self.labels: list[str] = []  # of the slots there are now
         self.failed_starts: Counter[str] = Counter()  # by slot, since its last success
         self.not_before: dict[str, float] = {}
         self.next_poll = self.next_status = 0.0
@@ -114,6 +115,7 @@ class Driver:
             return
         self.next_poll = now + POLL_SECONDS
         found = slots(ray.nodes(), self.gpus_per_actor, self.max_actors)
+        self.labels = [slot.label for slot in found]
         for slot in found:
             if slot.label not in self.workers and now >= self.not_before.get(slot.label, 0.0):
                 self.start(slot)
@@ -244,9 +246,8 @@ class Driver:
         wrong = isinstance(error, RayTaskError)  # an error of the codec's own: the same every time
         self.not_before[label] = time.monotonic() + min(300.0, 5.0 * 2 ** self.failed_starts[label])
         self.log.write("actor_failed", actor=label, error=str(error))
-        nobody = self.spec is None and not any(w.ready for w in self.workers.values())
-        others = [w for w in self.workers.values() if w is not worker]
-        if nobody and not others and (wrong or self.failed_starts[label] >= 3):
+        tries = 1 if wrong else 3
+        if self.spec is None and all(self.failed_starts[each] >= tries for each in self.labels):
             raise CannotStart(cause(error)) from error
         self.reporter.say(f"{label} could not load the codec: {cause(error)}")
 

@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 
 from jobs.tokenize import main
+from jobs.verify import main as verify
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +45,7 @@ def options(corpus, output, *more):
         (("--gpus-per-actor", "1.5"), "--gpus-per-actor is a part of one GPU or a whole number"),
         (("--max-reject-share", "2"), "--max-reject-share is between 0 and 1"),
         (("--language", "klingonese"), "klingonese"),
+        (("--address", "127.0.0.1:1"), "no Ray cluster answers at 127.0.0.1:1"),
         (("--output", "/proc/no"), "cannot write to --output /proc/no"),
     ],
 )
@@ -98,9 +100,13 @@ def test_sigterm_ends_cleanly_and_the_same_command_goes_on_where_it_was(corpus, 
     assert events.count("start") == 2 and events.count("end") == 2 and events.count("actor") == 2
 
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and "log" not in path.parts}
+    assert verify([str(output)]) == 0
     third = subprocess.run([*command, "--max-seconds", "7"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert third.returncode == 2
     assert "belongs to another run (max_seconds: 60.0, now 7.0)" in third.stderr
     assert before == {
         path: path.read_bytes() for path in output.rglob("*") if path.is_file() and "log" not in path.parts
     }
+    shard = next((output / "data").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-9] + b"neutokPAR1")
+    assert verify([str(output)]) == 4
