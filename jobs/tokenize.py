@@ -184,10 +184,12 @@ def settings(options: Options) -> "Settings":
 
 def identity(options: Options) -> dict[str, Any]:
     """What makes two runs the same, as far as the options say: with another of any of these the shards differ."""
+    from pipeline.batch import PLAN_VERSION
+
     selection = {name: getattr(options, name) for name in ("split", "language", "limit", "keep_known_bad")}
-    lengths = {"max_seconds": options.max_seconds, "split_seconds": options.split_seconds}
-    chosen = {"corpus": options.corpus, "selection": selection, "unit_mb": options.unit_mb, **lengths}
-    return json.loads(json.dumps({**chosen, "format": options.format}))
+    how = {name: getattr(options, name) for name in ("max_seconds", "split_seconds", "batch_seconds", "format")}
+    chosen = {"corpus": options.corpus, "selection": selection, "unit_mb": options.unit_mb, "plan": PLAN_VERSION}
+    return json.loads(json.dumps({**chosen, **how}))
 
 
 def check_identity(options: Options) -> None:
