@@ -57,7 +57,7 @@ def argument(each: Field, hint: Any) -> dict[str, Any]:
     required = each.default is MISSING and each.default_factory is MISSING
     default = None if required else each.default if each.default is not MISSING else each.default_factory()
     help_text = each.metadata.get("help", "").replace("%", "%%")
-    if not required and default not in (None, (), False, True):
+    if not (required or isinstance(default, bool) or default in (None, ())):
         help_text += f" (default: {default})"
     known: dict[str, Any] = {"help": help_text, "required": required, "default": default}
     kind = bare(hint)
