@@ -39,7 +39,7 @@ def runs(tmp_path_factory):
         argvs.append([*argv, "--format", ("parquet", "webdataset")[number % 2]])
     with private_ray():
         command = [sys.executable, "-c", ALL, json.dumps(argvs)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-5000:]
     assert json.loads(done.stdout.splitlines()[-1]) == [0] * len(argvs), done.stderr[-5000:]
     return {name: (corpus, folder / f"{name}-out") for name, corpus in built.items()}

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 def test_what_is_killed_leaves_no_trace(tmp_path):
     """Parquet from plain tars and WebDataset from fed .tar.bz2, on a cluster of two nodes."""
     command = [sys.executable, "-m", "jobs.bench", "kill", "--kills", "4", "--units", "20", "--seed", "1"]
-    done = subprocess.run([*command, "--json", str(tmp_path / "result.json")], cwd=ROOT, capture_output=True, text=True)
+    command += ["--json", str(tmp_path / "result.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["identical"]

@@ -91,7 +91,7 @@ def test_sigterm_ends_cleanly_and_the_same_command_goes_on_where_it_was(corpus, 
     done = {path.name: path.stat().st_mtime_ns for path in (output / "done").iterdir()}
     assert 0 < len(done) < 12 and not (output / "manifest.json").exists()
 
-    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stderr
     assert "12 rows of 12 clips" in second.stdout
     assert done.items() <= {path.name: path.stat().st_mtime_ns for path in (output / "done").iterdir()}.items()
@@ -101,7 +101,9 @@ def test_sigterm_ends_cleanly_and_the_same_command_goes_on_where_it_was(corpus, 
 
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and "log" not in path.parts}
     assert verify([str(output)]) == 0
-    third = subprocess.run([*command, "--max-seconds", "7"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    third = subprocess.run(
+        [*command, "--max-seconds", "7"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert third.returncode == 2
     assert "belongs to another run (max_seconds: 60.0, now 7.0)" in third.stderr
     assert before == {
