@@ -11,7 +11,8 @@ for batch in DataLoader(dataset, batch_size=None, num_workers=2):
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.order import Order, Slots, share
 from pipeline.templates import Template
+from pipeline.token_chunk import Chunk
 from pipeline.token_index import Keep
 from pipeline.token_reader import Reader
 from pipeline.token_source import open_source
-from pipeline.token_views import IdView, PackedView, RowView, View
+from pipeline.token_views import IdView, PackedView, Place, RowView, View
 
 logger = logging.getLogger(__name__)
-STEPS_AHEAD = 32  # how far a worker looks for blocks to load
+STEPS_AHEAD, ROWS_AHEAD = 64, 2048  # how far ahead a worker reads, the lesser of the two
 ATTEMPTS = 64  # to find a row that stands in for a broken one
 Weights = Mapping[str, float]
 
@@ -123,55 +125,79 @@ class TokenDataset(IterableDataset):
         reader = Reader(self.sources, self.view.columns, self.order.window, self.local)
         try:
             ahead = self._ask(reader, self.position + first, stride)
-            while ahead:
-                now, ahead = ahead, self._ask(reader, ahead[-1][0] + stride, stride)
-                for step, slots in now:
-                    item = self._item(reader, step, slots)
+            while ahead is not None:
+                now, ahead = ahead, self._ask(reader, ahead.steps[-1] + stride, stride)
+                for step, slots in zip(now.steps, now.slots, strict=True):
+                    item = self._item(reader, step, slots, now)
                     yield item if self.collate is None else self.collate(item)
         finally:
             reader.close()
 
-    def _ask(self, reader: Reader, first: int, stride: int) -> list[tuple[int, Slots]]:
-        """The next steps of this worker; their blocks begin to load."""
-        steps = first + stride * np.arange(STEPS_AHEAD)
+    def _ask(self, reader: Reader, first: int, stride: int) -> "_Ahead | None":
+        """The next steps of this worker, their rows being gathered; None after the last."""
+        batch = self.order.batch_size
+        mine = np.arange(batch)[self._share]
+        steps = first + stride * np.arange(max(1, min(STEPS_AHEAD, ROWS_AHEAD // len(mine))))
         steps = steps if self.steps is None else steps[steps < self.steps]
-        slots = self.order.at(steps[:, None] * self.order.batch_size + np.arange(self.order.batch_size)[self._share])
-        for d in np.unique(slots.dataset):
-            reader.want(d, self.sources[d].index_rows(slots.row[slots.dataset == d]))
-        return [(int(step), slots.part(i)) for i, step in enumerate(steps)]
+        if not len(steps):
+            return None
+        slots = self.order.at(steps[:, None] * batch + mine)
+        rows = {int(d): self.sources[d].index_rows(slots.row[slots.dataset == d]) for d in np.unique(slots.dataset)}
+        chunks = {d: reader.ask(d, numbers) for d, numbers in rows.items()}
+        return _Ahead(steps.tolist(), [slots.part(i) for i in range(len(steps))], chunks, dict.fromkeys(chunks, 0))
 
-    def _item(self, reader: Reader, step: int, slots: Slots) -> Any:
+    def _item(self, reader: Reader, step: int, slots: Slots, ahead: "_Ahead") -> Any:
         filler = slots.filler.tolist()
-        if len(self.sources) == 1:
-            contents = self._read(reader, 0, slots)
-        else:
-            contents = [None] * len(filler)
-            for d in np.unique(slots.dataset):
-                here = np.flatnonzero(slots.dataset == d)
-                for i, content in zip(here.tolist(), self._read(reader, d, slots.part(here)), strict=True):
-                    contents[i] = content
+        contents: list[Any] = [None] * len(filler)
+        for d in np.unique(slots.dataset).tolist():
+            here = np.flatnonzero(slots.dataset == d)
+            places = ahead.take(d, self.sources[d].num_rows(slots.row[here]))
+            for i, content in zip(here.tolist(), self._make(d, slots.part(here), places), strict=True):
+                contents[i] = content
         for i in [i for i, content in enumerate(contents) if content is None]:
             contents[i], filler[i] = self._stand_in(reader, slots, i), True
         return self.view.stack(step, contents, filler)
 
-    def _read(self, reader: Reader, dataset: int, slots: Slots) -> list[Any | None]:
+    def _make(self, dataset: int, slots: Slots, places: list[Place | None]) -> list[Any | None]:
         """What the view makes of slots of one data set; None for one of which nothing can be read."""
-        source = self.sources[dataset]
-        found = reader.find(dataset, source.index_rows(slots.row))
-        return source.contents(slots.row, self.view.make(found, slots.luck.tolist()))
+        return self.sources[dataset].contents(slots.row, self.view.make(places, slots.luck.tolist()))
 
     def _stand_in(self, reader: Reader, slots: Slots, i: int) -> Any:
         """What a slot holds whose own row cannot be read. Raises: RuntimeError if nothing in its data set can."""
         number, dataset = int(slots.number[i]), int(slots.dataset[i])
-        name = self.sources[dataset].name
+        source = self.sources[dataset]
         for attempt in range(1, ATTEMPTS):
-            row = self.order.filler(number, attempt)
-            content = self._read(reader, dataset, replace(slots.part([i]), row=np.array([row])))[0]
+            slot = replace(slots.part([i]), row=np.array([self.order.filler(number, attempt)]))
+            chunk = reader.ask(dataset, source.index_rows(slot.row)).result()
+            content = self._make(dataset, slot, places_of(chunk, 0, source.num_rows(slot.row)))[0]
             if content is not None:
-                step = number // self.order.batch_size
-                logger.warning("step %d, slot %d: %s %d stands in for %d", step, number, name, row, slots.row[i])
+                told = (number // self.order.batch_size, number, source.name, slot.row[0], slots.row[i])
+                logger.warning("step %d, slot %d: %s %d stands in for %d", *told)
                 return content
-        raise RuntimeError(f"{ATTEMPTS} rows of {name!r} in turn cannot be read; look at the log, and at the shards")
+        raise RuntimeError(f"{ATTEMPTS} rows of {source.name!r} in turn cannot be read; look at the log and the shards")
+
+
+@dataclass
+class _Ahead:
+    """Steps that come next, and for each data set their rows, one after the other, as a chunk in the making."""
+
+    steps: list[int]
+    slots: list[Slots]
+    chunks: dict[int, Future[Chunk]]
+    taken: dict[int, int]
+
+    def take(self, dataset: int, count: int) -> list[Place | None]:
+        """The next rows of a data set; None for one that is broken."""
+        first = self.taken[dataset]
+        self.taken[dataset] += count
+        return places_of(self.chunks[dataset].result(), first, count)
+
+
+def places_of(chunk: Chunk, first: int, count: int) -> list[Place | None]:
+    rows = range(first, first + count)
+    if not chunk.missing:
+        return [(chunk, row) for row in rows]
+    return [None if row in chunk.missing else (chunk, row) for row in rows]
 
 
 def place_in_world() -> tuple[int, int]:

@@ -25,6 +25,7 @@ from pipeline.decoding import LONGEST_CUT_SECONDS, Refused, load_native
 from pipeline.keys import hash_keys
 from pipeline.order import crop_start
 from pipeline.resample import resample
+from pipeline.token_chunk import Chunk
 from pipeline.token_views import Place
 from schemas.audio import Reject
 from schemas.spec import CodecSpec
@@ -75,9 +76,9 @@ class AudioView:
         keys = [segment["key"] for segment in contents]
         return {**stacked, **counts, "keys": keys, "filler": torch.tensor(filler), "step": step}
 
-    def _segment(self, block: Any, row: int, luck: int) -> Segment | None:
-        key, extra, num_samples = (block.columns[name][row] for name in ("__key__", "extra", "num_samples"))
-        codes = block.row_codes(row).reshape(-1, self.spec.num_codebooks)
+    def _segment(self, chunk: Chunk, row: int, luck: int) -> Segment | None:
+        key, extra, num_samples = (chunk.columns[name][row] for name in ("__key__", "extra", "num_samples"))
+        codes = chunk.codes[row].reshape(-1, self.spec.num_codebooks)
         try:
             waveform, rate = self._sound(key, extra)
             whole = resample(waveform, rate, self.spec.input_rate)

@@ -1,10 +1,10 @@
-"""Blocks of token rows as a training stream reads them: a Parquet row group, or a run of members of a tar, at once."""
+"""Blocks of token rows as they lie in shards, read at once: a Parquet row group, or a run of members of a tar."""
 
 import io
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.storage import filesystem, is_local
+from schemas.tokens import TOKEN_SCHEMA
 
 OPEN_FILES = 32
+NO_LISTS = pa.array([], pa.list_(pa.uint16()))
 
 
 class Broken(Exception):
@@ -24,19 +26,30 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Block:
-    """Rows read together. Codes of row i are `codes[bounds[i]:bounds[i + 1]]`; other columns are lists of values."""
+    """Rows read together. Codes of row i are `codes[bounds[i]:bounds[i + 1]]`."""
 
-    codes: np.ndarray  # uint16 [codes of all rows]
-    bounds: np.ndarray  # int64 [rows + 1]
-    columns: dict[str, list[Any]]
-    broken: dict[int, str]  # what is wrong with single rows
+    labels: pa.Table  # the other columns
+    codes: np.ndarray  # uint16, of all rows
+    bounds: np.ndarray  # int [rows + 1]
+    broken: dict[int, str] = field(default_factory=dict)  # what is wrong with single rows
 
     @cached_property
-    def _ends(self) -> list[int]:
-        return self.bounds.tolist()  # of Python's own integers, which index many times faster than numpy's
+    def ends(self) -> list[int]:
+        """`bounds` as Python's own integers, which index many times faster than numpy's."""
+        return self.bounds.tolist()
 
-    def row_codes(self, row: int) -> np.ndarray:
-        return self.codes[self._ends[row] : self._ends[row + 1]]
+    @classmethod
+    def of(cls, table: pa.Table) -> "Block":
+        """A table, without copying codes that are uint16 already. Raises: Broken for what cannot be codes."""
+        if "codes" not in table.column_names:
+            return cls(table, np.empty(0, np.uint16), np.zeros(len(table) + 1, np.int64))
+        column = table.column("codes")
+        lists = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [NO_LISTS])
+        if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+            raise Broken(f"codes are {lists.type}, not a list of integers")
+        if lists.null_count or lists.values.null_count:
+            raise Broken("there are nulls among the codes")
+        return cls(table.drop_columns(["codes"]), _uint16(lists.values.to_numpy()), lists.offsets.to_numpy())
 
 
 class ParquetShards:
@@ -46,13 +59,12 @@ class ParquetShards:
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
 
     def read(self, path: str, group: int, columns: Sequence[str]) -> Block:
-        """The columns of one row group. Raises: Broken."""
+        """The columns of one row group. Raises: Broken, OSError if the storage fails."""
         try:
             file = self._file(path)
-            missing = set(columns) - set(file.schema_arrow.names)
-            if missing:
+            if missing := set(columns) - set(file.schema_arrow.names):
                 raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {file.schema_arrow.names}")
-            return block_of(file.read_row_group(group, columns=list(columns), use_threads=False))
+            return Block.of(file.read_row_group(group, columns=list(columns), use_threads=False))
         except FileNotFoundError as error:
             raise Broken("the shard is gone") from error
         except (OSError, pa.ArrowException) as error:
@@ -81,37 +93,26 @@ class TarShards:
             raise Broken("the shard is gone") from error
         if len(data) < last - first:
             raise Broken(f"the shard ends at byte {first + len(data)}, before {last}")
-        codes, labels, broken = [], [], {}
+        codes, rows, broken = [], [], {}
         for i, (npy, npy_size, text, text_size) in enumerate((spans - [first, 0, first, 0]).tolist()):
             try:
-                codes.append(_codes(np.load(io.BytesIO(data[npy : npy + npy_size]), allow_pickle=False).reshape(-1)))
-                labels.append({**json.loads(data[text : text + text_size]), "__key__": keys[i]})
-            except (ValueError, EOFError) as error:
+                row = {**json.loads(data[text : text + text_size]), "__key__": keys[i]}
+                array = _uint16(np.load(io.BytesIO(data[npy : npy + npy_size]), allow_pickle=False).reshape(-1))
+            except (ValueError, TypeError, EOFError, Broken) as error:
                 broken[i] = f"its members do not parse: {error}"
-                codes, labels = [*codes[:i], np.empty(0, np.uint16)], [*labels[:i], {}]
-        bounds = np.cumsum([0] + [len(row) for row in codes])
-        table = {name: [row.get(name) for row in labels] for name in columns if name != "codes"}
-        return Block(np.concatenate(codes), bounds, table, broken)
+                row, array = {}, np.empty(0, np.uint16)
+            rows.append(row)
+            codes.append(array)
+        labels = pa.table({name: _column(name, rows) for name in columns if name != "codes"})
+        return Block(labels, np.concatenate(codes), np.cumsum([0] + [len(array) for array in codes]), broken)
 
 
-def block_of(table: pa.Table) -> Block:
-    """An Arrow table as a block: codes without a copy where they are uint16 already. Raises: Broken."""
-    columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "codes"}
-    if "codes" not in table.column_names:
-        return Block(np.empty(0, np.uint16), np.zeros(table.num_rows + 1, np.int64), columns, {})
-    lists = table.column("codes").combine_chunks()
-    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
-    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
-        raise Broken(f"codes are {lists.type}, not a list of integers")
-    bounds = lists.offsets.to_numpy().astype(np.int64)
-    values = lists.values
-    broken = {int(i): "its codes are null" for i in np.flatnonzero(lists.is_null())} if lists.null_count else {}
-    if values.null_count:
-        raise Broken("there are nulls among the codes")
-    return Block(_codes(values.to_numpy()), bounds, columns, broken)
+def _column(name: str, rows: Sequence[dict[str, Any]]) -> pa.Array:
+    known = TOKEN_SCHEMA.get_field_index(name) >= 0
+    return pa.array([row.get(name) for row in rows], TOKEN_SCHEMA.field(name).type if known else None)
 
 
-def _codes(values: np.ndarray) -> np.ndarray:
+def _uint16(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint16:
         return values
     if values.dtype.kind not in "iu" or (len(values) and not 0 <= values.min() <= values.max() <= 65_535):

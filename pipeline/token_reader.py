@@ -1,4 +1,4 @@
-"""Rows of token sets on demand, from blocks loaded ahead in the background and kept while their window lasts."""
+"""Rows of token sets on demand: one thread loads blocks ahead and gathers from them what the next steps need."""
 
 import logging
 import math
@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.templates import digest
 from pipeline.token_blocks import Block, Broken
+from pipeline.token_chunk import Chunk, gather
 from pipeline.token_index import Shards
 from pipeline.token_source import Source
 from pipeline.token_store import BlockStore
@@ -20,67 +21,54 @@ WAITS = (1.0, 5.0, 15.0)  # seconds between tries, where a storage does not answ
 
 
 class Reader:
-    """Reads rows by number; one thread loads. Blocks of two windows of each set are kept: the present and the next."""
+    """Reads rows by their numbers in the index. The blocks of two windows of each set are kept: this and the next."""
 
     def __init__(self, sources: Sequence[Source], columns: Sequence[str], window: int, local: str | None) -> None:
         self.sources, self.columns = sources, columns
         self._shards, self._store = Shards.open(), BlockStore(local) if local else None
         self._loader = ThreadPoolExecutor(1)
-        self._blocks: list[OrderedDict[int, Future[Block | None] | Block | None]] = [OrderedDict() for _ in sources]
+        self._blocks: list[OrderedDict[int, Block | None]] = [OrderedDict() for _ in sources]
         self._room = [
             8 + math.ceil(2.5 * window * source.rows_per_slot * (len(source.index.borders) - 1) / len(source.rows))
             for source in sources
         ]
 
-    def want(self, source: int, rows: np.ndarray) -> None:
-        """Begin to load the blocks of these rows."""
-        blocks, first = np.unique(self.sources[source].index.block_of(rows), return_index=True)
-        for block in blocks[np.argsort(first)].tolist():
-            self._begin(source, block)
-
-    def find(self, source: int, rows: np.ndarray) -> list[tuple[Block, int] | None]:
-        """The block of each row and its place there; None for a row that is broken. Raises: OSError from storage."""
-        index = self.sources[source].index
-        blocks = index.block_of(rows)
-        places = (rows - index.borders[blocks]).tolist()
-        loaded = {block: self._block(source, block) for block in set(blocks.tolist())}
-        found = [(loaded[block], place) for block, place in zip(blocks.tolist(), places, strict=True)]
-        if all(block is not None and not block.broken for block in loaded.values()):
-            return found
-        return [None if block is None or place in block.broken else (block, place) for block, place in found]
+    def ask(self, source: int, rows: np.ndarray) -> Future[Chunk]:
+        """Begin to gather these rows. The result raises: OSError, where the storage fails."""
+        return self._loader.submit(self._gather, source, rows)
 
     def close(self) -> None:
         self._loader.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self, source: int, block: int) -> None:
-        kept = self._blocks[source]
-        if block in kept:
-            kept.move_to_end(block)
-            return
-        while len(kept) >= self._room[source]:
-            kept.popitem(last=False)
-        kept[block] = self._loader.submit(self._load, source, block)
+    def _gather(self, source: int, rows: np.ndarray) -> Chunk:
+        index = self.sources[source].index
+        blocks = index.block_of(rows)
+        found = {block: self._block(source, block) for block in np.unique(blocks).tolist()}
+        return gather(found, blocks, rows - index.borders[blocks])
 
     def _block(self, source: int, block: int) -> Block | None:
-        self._begin(source, block)
         kept = self._blocks[source]
-        if isinstance(kept[block], Future):
-            kept[block] = kept[block].result()
+        if block not in kept:
+            while len(kept) >= self._room[source]:
+                kept.popitem(last=False)
+            kept[block] = self._load(source, block)
+        kept.move_to_end(block)
         return kept[block]
 
     def _load(self, source: int, block: int) -> Block | None:
+        """A block, None if it is broken; a storage that does not answer is asked again."""
         index = self.sources[source].index
         shard = index.shards[index.block_shard[block]]
         name = f"{index.hash[:16]}/{digest(*self.columns)[:8]}-{block:06d}.arrow"
+        if self._store and (stored := self._store.load(name)):
+            return stored
         for wait in (*WAITS, None):
             try:
-                if self._store and (stored := self._store.load(name)):
-                    return stored
                 found = index.read(block, self.columns, self._shards)
-                if self._store:
-                    self._store.save(name, found)
                 for place, problem in found.broken.items():
                     logger.warning("%s: row %d is broken: %s", shard, index.borders[block] + place, problem)
+                if self._store:
+                    self._store.save(name, found)
                 return found
             except Broken as problem:
                 rows = index.borders[block : block + 2]

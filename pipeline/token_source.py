@@ -14,6 +14,7 @@ from pipeline.packing import Packs, plan
 from pipeline.shuffle import Rows
 from pipeline.templates import Template, digest
 from pipeline.token_blocks import Broken
+from pipeline.token_chunk import columns_of
 from pipeline.token_index import Keep, Shards, TokenIndex, cache_folder, list_tokens
 
 
@@ -46,6 +47,12 @@ class Source:
             return self.rows[slots]
         spans = zip(self.packs.bounds[slots], self.packs.bounds[slots + 1], strict=True)
         return np.concatenate([self.packs.row[first:last] for first, last in spans])
+
+    def num_rows(self, slots: np.ndarray) -> int:
+        """How many `index_rows` these slots have."""
+        return (
+            len(slots) if self.packs is None else int((self.packs.bounds[slots + 1] - self.packs.bounds[slots]).sum())
+        )
 
     def contents(self, slots: np.ndarray, made: list[Any | None]) -> list[Any | None]:
         """What was made of the `index_rows` of these slots, slot by slot: of packs the pieces that are not broken."""
@@ -111,7 +118,7 @@ def template_lengths(index: TokenIndex, template: Template, folder: str) -> np.n
                 found = index.read(block, template.columns, shards)
             except Broken as error:
                 raise ValueError(f"cannot read {index.shards[index.block_shard[block]]}: {error}") from error
-            prompts += [-1 if ids is None else len(ids) for ids in template.prompts(found.columns)]
+            prompts += [-1 if ids is None else len(ids) for ids in template.prompts(columns_of(found.labels))]
         lengths = np.array(prompts)
         return {"lengths": np.where(lengths < 0, 0, lengths + index.lengths + len(template.end))}
 

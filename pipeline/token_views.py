@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 
 from pipeline.packing import lay_out
 from pipeline.templates import Template
-from pipeline.token_blocks import Block
+from pipeline.token_chunk import Chunk
 
 logger = logging.getLogger(__name__)
-Place = tuple[Block, int]  # a block, and the row in it
+Place = tuple[Chunk, int]  # a chunk, and the row in it
 Ids = tuple[np.ndarray, int]  # int32 ids, and how many of them precede the speech
 
 
@@ -56,16 +57,15 @@ class TokenBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         # workers send batches through a pipe: one array of all codes is many times cheaper there than an array a row
         arrays = {name: values for name, values in self.columns.items() if values and isinstance(values[0], np.ndarray)}
-        flat = {name: (np.concatenate(rows), [len(row) for row in rows]) for name, rows in arrays.items()}
+        flat = {name: (np.concatenate(rows), [0, *accumulate(map(len, rows))]) for name, rows in arrays.items()}
         return _unpacked, (self.step, {**self.columns, **flat}, self.filler)
 
 
 def _unpacked(step: int, columns: dict[str, Any], filler: list[bool]) -> TokenBatch:
     for name, values in columns.items():
         if isinstance(values, tuple):
-            flat, lengths = values
-            ends = np.cumsum(lengths).tolist()
-            columns[name] = [flat[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+            flat, bounds = values
+            columns[name] = [flat[first:last] for first, last in pairwise(bounds)]
     return TokenBatch(step, columns, filler)
 
 
@@ -79,10 +79,16 @@ class RowView:
         return list(rows)
 
     def stack(self, step: int, contents: Sequence[Place], filler: list[bool]) -> TokenBatch:
+        (chunk, first), (last_chunk, last) = contents[0], contents[-1]
+        count = len(contents)
+        # almost always the rows of a step lie in one run, as they were gathered
+        run = last_chunk is chunk and last - first == count - 1 and all(place[0] is chunk for place in contents)
+
         def column(name: str) -> list[Any]:
-            if name == "codes":
-                return [block.row_codes(row) for block, row in contents]
-            return [block.columns[name][row] for block, row in contents]
+            def of(chunk: Chunk) -> list[Any]:
+                return chunk.codes if name == "codes" else chunk.columns[name]
+
+            return of(chunk)[first : last + 1] if run else [of(each)[row] for each, row in contents]
 
         return TokenBatch(step, {name: column(name) for name in self.columns}, filler)
 
@@ -103,7 +109,7 @@ class IdView:
 
     def make(self, rows: Sequence[Place | None], luck: Sequence[int]) -> list[Ids | None]:
         there = [row for row in rows if row is not None]
-        labels = {name: [block.columns[name][row] for block, row in there] for name in self.template.columns}
+        labels = {name: [chunk.columns[name][row] for chunk, row in there] for name in self.template.columns}
         prompts = iter(self.template.prompts(labels) if labels else [np.empty(0, np.int32)] * len(there))
         return [None if row is None else self._ids(row, next(prompts)) for row in rows]
 
@@ -111,13 +117,13 @@ class IdView:
         return TokenBatch(step, {"ids": [ids for ids, _ in contents], "prompt": [n for _, n in contents]}, filler)
 
     def _ids(self, place: Place, prompt: np.ndarray | None) -> Ids | None:
-        block, row = place
+        chunk, row = place
         try:
             if prompt is None:
                 raise IndexError("the template does not take it any more")
-            return np.concatenate([prompt, self._speech[block.row_codes(row)], self.template.end]), len(prompt)
+            return np.concatenate([prompt, self._speech[chunk.codes[row]], self.template.end]), len(prompt)
         except IndexError as error:  # a code that the template's codebook does not have
-            logger.warning("row %d of a block cannot be used: %s", row, error)
+            logger.warning("row %d of a chunk cannot be used: %s", row, error)
             return None
 
 

@@ -34,7 +34,7 @@ def contents(item):
     if isinstance(item, dict):
         tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
         return [b"".join(tensor[i].numpy().tobytes() for tensor in tensors) for i in range(len(item["filler"]))]
-    values = [item.columns[name] for name in item.columns]
+    values = [item[name] for name in item.columns]
     plain = [[v.tobytes() if isinstance(v, np.ndarray) else repr(v).encode() for v in column] for column in values]
     return [b"|".join(row) + bytes([filler]) for *row, filler in zip(*plain, item.filler, strict=True)]
 
