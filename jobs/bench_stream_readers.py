@@ -49,11 +49,24 @@ def neutok(rows: Path, folder: Path) -> Iterable[Any]:
     return DataLoader(dataset, batch_size=None, num_workers=1)
 
 
+class Again:
+    """A loader of which every iteration is a new one."""
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make())
+
+
+def neutok_loader(rows: Path, folder: Path) -> Iterable[Any]:
+    return Again(neutok(rows, folder).dataset.loader)
+
+
 def neutok_direct(rows: Path, folder: Path) -> Iterable[Any]:
     from pipeline.dataset import TokenDataset
 
-    dataset = TokenDataset(str(rows), BATCH_ROWS, cache=str(folder), rank=0, world=1)  # decodes its shards each epoch
-    return DataLoader(dataset, batch_size=None, num_workers=1)
+    return Again(TokenDataset(str(rows), BATCH_ROWS, cache=str(folder), rank=0, world=1).loader)
 
 
 def datasets(rows: Path, folder: Path) -> Iterable[Any]:
@@ -165,6 +178,7 @@ def litdata_tokens(rows: Path, folder: Path) -> Iterable[Any]:
 Prepare, Read = Callable[[Path, Path], None], Callable[[Path, Path], Iterable[Any]]
 ROW_READERS: dict[str, tuple[Prepare, Read]] = {
     "neutok": (nothing, neutok),
+    "neutok_loader": (nothing, neutok_loader),
     "neutok_direct": (nothing, neutok_direct),
     "datasets": (nothing, datasets),
     "datasets_numpy": (nothing, datasets_numpy),

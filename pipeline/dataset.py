@@ -12,12 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.order import Order, Slots, share
 from pipeline.templates import Template
@@ -34,10 +36,10 @@ Weights = Mapping[str, float]
 
 
 class TokenDataset(IterableDataset):
-    """Rows, or packed sequences, of token shards, in the order that `Order` gives; one item is a rank's part of a step.
+    """Rows, or packed sequences, of token shards in the order of `Order`; one item is a rank's part of a step.
 
-    Use it with `DataLoader(dataset, batch_size=None, num_workers=N)`, alone, under DDP or Ray Train. Iterating begins
-    at `position`, the number of steps done, each time anew.
+    Use it with `DataLoader(dataset, batch_size=None, num_workers=N)`, or faster by `dataset.loader(workers=N)`, alone,
+    under DDP or Ray Train. Iterating begins at `position`, the number of steps done, each time anew.
 
     Args:
         inputs: shards or folders of them, local or any fsspec URL; or {name: shards} to mix data sets.
@@ -88,7 +90,8 @@ class TokenDataset(IterableDataset):
             raise ValueError("a view and a template each say what to make of the rows: give one")
         if template is not None:
             view = IdView(template) if sequence_length is None else PackedView(template, sequence_length, pad)
-        self.view, self.collate, self.local, self.position = view or RowView(tuple(columns)), collate, local, 0
+        self.view, self.collate, self.local = view or RowView(tuple(columns)), collate, local
+        self.position, self._together = 0, 1
         self.rank, self.world = place_in_world() if rank is None or world is None else (rank, world)
         self._share = share(batch_size, self.rank, self.world)
         named = dict(inputs) if isinstance(inputs, Mapping) else {"tokens": inputs}
@@ -118,26 +121,44 @@ class TokenDataset(IterableDataset):
             raise TypeError("several data sets, mixed, have no end of their own; give steps")
         return max(0, self.steps - self.position)
 
+    def loader(self, workers: int = 1, together: int = 8) -> Iterator[Any]:
+        """The items of `position` and on, read by a DataLoader whose workers send several steps at once: what a
+        DataLoader does for each thing that it hands over costs as much as reading one."""
+        grouped = copy(self)
+        grouped._together = together
+        for items in DataLoader(grouped, batch_size=None, num_workers=workers):
+            yield from items if together > 1 else [items]
+
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        # the loader takes from its workers in turn, so a worker makes every num_workers-th step
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        turn = (worker.id, worker.num_workers) if worker else (0, 1)
         reader = Reader(self.sources, self.view.columns, self.order.window, self.local)
         try:
-            ahead = self._ask(reader, self.position + first, stride)
-            while ahead is not None:
-                now, ahead = ahead, self._ask(reader, ahead.steps[-1] + stride, stride)
-                for step, slots in zip(now.steps, now.slots, strict=True):
-                    item = self._item(reader, step, slots, now)
-                    yield item if self.collate is None else self.collate(item)
+            items = self._items(reader, *turn)
+            if self._together == 1:
+                yield from items
+            else:
+                while group := list(islice(items, self._together)):
+                    yield group
         finally:
             reader.close()
 
-    def _ask(self, reader: Reader, first: int, stride: int) -> "_Ahead | None":
-        """The next steps of this worker, their rows being gathered; None after the last."""
+    def _items(self, reader: Reader, worker: int, workers: int) -> Iterator[Any]:
+        """What one worker makes: the loader takes from its workers in turn, from each one step, or some together."""
+        first, ahead = 0, self._ask(reader, 0, worker, workers)
+        while ahead is not None:
+            first += len(ahead.steps)
+            now, ahead = ahead, self._ask(reader, first, worker, workers)
+            for step, slots in zip(now.steps, now.slots, strict=True):
+                item = self._item(reader, step, slots, now)
+                yield item if self.collate is None else self.collate(item)
+
+    def _ask(self, reader: Reader, first: int, worker: int, workers: int) -> "_Ahead | None":
+        """The next steps of a worker from its `first` on, their rows being gathered; None after the last."""
         batch = self.order.batch_size
         mine = np.arange(batch)[self._share]
-        steps = first + stride * np.arange(max(1, min(STEPS_AHEAD, ROWS_AHEAD // len(mine))))
+        turn, within = np.divmod(first + np.arange(max(1, min(STEPS_AHEAD, ROWS_AHEAD // len(mine)))), self._together)
+        steps = self.position + (turn * workers + worker) * self._together + within
         steps = steps if self.steps is None else steps[steps < self.steps]
         if not len(steps):
             return None
@@ -148,12 +169,15 @@ class TokenDataset(IterableDataset):
 
     def _item(self, reader: Reader, step: int, slots: Slots, ahead: "_Ahead") -> Any:
         filler = slots.filler.tolist()
-        contents: list[Any] = [None] * len(filler)
-        for d in np.unique(slots.dataset).tolist():
-            here = np.flatnonzero(slots.dataset == d)
-            places = ahead.take(d, self.sources[d].num_rows(slots.row[here]))
-            for i, content in zip(here.tolist(), self._make(d, slots.part(here), places), strict=True):
-                contents[i] = content
+        if len(self.sources) == 1:
+            contents = self._make(0, slots, ahead.take(0, self.sources[0].num_rows(slots.row)))
+        else:
+            contents = [None] * len(filler)
+            for d in np.unique(slots.dataset).tolist():
+                here = np.flatnonzero(slots.dataset == d)
+                places = ahead.take(d, self.sources[d].num_rows(slots.row[here]))
+                for i, content in zip(here.tolist(), self._make(d, slots.part(here), places), strict=True):
+                    contents[i] = content
         for i in [i for i, content in enumerate(contents) if content is None]:
             contents[i], filler[i] = self._stand_in(reader, slots, i), True
         return self.view.stack(step, contents, filler)

@@ -106,8 +106,15 @@ def test_a_published_table_of_three_columns_of_wider_integers_is_read_too(tmp_pa
 
 def test_workers_give_what_one_process_gives(toy):
     alone = list(TokenDataset(toy, 16, window=100))
-    for workers in (1, 3):
-        loaded = list(DataLoader(TokenDataset(toy, 16, window=100), batch_size=None, num_workers=workers))
+    dataset = TokenDataset(toy, 16, window=100)
+    for loaded in (
+        DataLoader(dataset, batch_size=None, num_workers=1),
+        DataLoader(dataset, batch_size=None, num_workers=3),
+        dataset.loader(workers=2, together=3),
+        dataset.loader(workers=0),
+        dataset.loader(workers=1, together=1),
+    ):
+        loaded = list(loaded)
         assert keys(loaded) == keys(alone) and [b.filler for b in loaded] == [b.filler for b in alone]
         for mine, theirs in zip(loaded, alone, strict=True):
             assert all(np.array_equal(a, b) for a, b in zip(mine["codes"], theirs["codes"], strict=True))
