@@ -62,14 +62,14 @@ def test_shards_behind_a_url_give_the_same_rows_and_may_be_kept_on_a_local_disk(
     store = fsspec.filesystem("memory")
     write_set(tmp_path / "tar", [30], first=401, kind="tar")
     for path in [*sorted(Path(toy).glob("*.parquet")), tmp_path / "tar" / "toy-000.tar"]:
-        store.pipe_file(f"/bucket/{path.name}", path.read_bytes())
+        store.pipe_file(f"/token-rows/{path.name}", path.read_bytes())
     near = TokenDataset([toy, str(tmp_path / "tar")], 16)
-    far = TokenDataset("memory://bucket", 16, cache=str(tmp_path / "cache"), local=str(tmp_path / "local"))
+    far = TokenDataset("memory://token-rows", 16, cache=str(tmp_path / "cache"), local=str(tmp_path / "local"))
     assert {row["__key__"]: row["codes"].tolist() for b in far for row in b.rows()} == {
         row["__key__"]: row["codes"].tolist() for b in near for row in b.rows()
     }
     first = list(far)
-    for path in store.ls("/bucket", detail=False):
+    for path in store.ls("/token-rows", detail=False):
         store.rm_file(path)
     again = list(far)  # from the local disk alone
     assert keys(again) == keys(first) and [b["text"] for b in again] == [b["text"] for b in first]
