@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from jobs.commands import dispatch
 
 BENCHES: dict[str, tuple[str, str]] = {
-    "encode": ("jobs.bench_encode", "times real time of a codec, its share of the device's peak, and where time goes"),
-    "peers": ("jobs.bench_peers", "encoding speed against the published packages, and whether the codes are the same"),
-    "kill": ("jobs.bench_kill", "kill -9 actors, drivers and nodes; compare every byte with an undisturbed run"),
-    "pipeline": ("jobs.bench_pipeline", "hours of audio per core-hour, with a codec that costs nothing"),
+    "encode": (
+        "jobs.benches.encode",
+        "times real time of a codec, its share of the device's peak, where time goes",
+    ),
+    "peers": (
+        "jobs.benches.peers",
+        "encoding speed against the published packages, and whether codes agree",
+    ),
+    "kill": ("jobs.benches.kill", "kill -9 actors, drivers and nodes; compare every byte with an undisturbed run"),
+    "pipeline": ("jobs.benches.pipeline", "hours of audio per core-hour, with a codec that costs nothing"),
 }
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.clips import IndexedClips
-from pipeline.decoding import Refused, load_native
+from pipeline.decoding.load import Refused, load_native
+from pipeline.decoding.resample import resample
 from pipeline.index import Selection, build_index
-from pipeline.resample import resample
 from schemas.audio import Reject, Utterance
 
 LONGEST_SECONDS = 60.0

@@ -20,7 +20,7 @@ from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS, CodeUse, Scores, count_codes
 from jobs.clips import Clip, read_clips
 from jobs.options import COMPLETE, as_json, option, parse, usage_error
-from jobs.validation import pair_of, there_and_back, wav_bytes
+from jobs.training.validation import pair_of, there_and_back, wav_bytes
 from schemas.audio import Reject
 
 PROG = "neutok evaluate"

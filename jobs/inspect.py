@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.options import COMPLETE, from_namespace, option, parser_of, usage_error
-from pipeline.page import to_html
-from pipeline.report import inspect, to_text
+from pipeline.reporting.page import to_html
+from pipeline.reporting.report import inspect, to_text
 
 PROG = "neutok inspect"
 

@@ -9,15 +9,15 @@ from typing import Literal
 
 from jobs.options import COMPLETE, INCOMPLETE, from_namespace, option, parser_of, usage_error
 from pipeline import storage
-from pipeline.card_header import Credit
 from pipeline.corpora import CORPORA
-from pipeline.hub import HubRepo, push
-from pipeline.licenses import refusals
-from pipeline.mirror import mirror
-from pipeline.patience import Patience, RedactingFilter, redact
-from pipeline.publication import Plan, make_plan, read_outputs
+from pipeline.publishing.card_header import Credit
+from pipeline.publishing.hub import HubRepo, push
+from pipeline.publishing.licenses import refusals
+from pipeline.publishing.mirror import mirror
+from pipeline.publishing.patience import Patience, RedactingFilter, redact
+from pipeline.publishing.publication import Plan, make_plan, read_outputs
+from pipeline.publishing.staging import Staged, Wording, open_staging, stage
 from pipeline.sinks import SINKS
-from pipeline.staging import Staged, Wording, open_staging, stage
 from schemas.manifest import ShardManifest
 
 PROG = "neutok publish"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from jobs.cluster import Stop
 from jobs.options import COMPLETE, INCOMPLETE, parse, usage_error
-from jobs.ranks import join
-from jobs.training_options import TrainOptions
+from jobs.training.options import TrainOptions
+from jobs.training.ranks import join
 
 PROG = "neutok train"
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(TrainOptions, argv, PROG, (__doc__ or "").splitlines()[0])
         if options.ray_workers:
-            from jobs.train_on_ray import train_on_ray
+            from jobs.training.on_ray import train_on_ray
 
             return COMPLETE if train_on_ray(options) else INCOMPLETE
         stop = Stop()
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(options: TrainOptions, stopping: Callable[[], bool]) -> bool:
     """One rank's part of a run, from its options to the exported codec. Returns: whether the last step was reached."""
     from codec.training.step import module_hashes
-    from jobs.training_data import open_data
-    from jobs.training_setup import export, peak_memory, set_up, shape_of
+    from jobs.training.data import open_data
+    from jobs.training.setup import export, peak_memory, set_up, shape_of
     from pipeline.crops import crops
 
     ranks = join(options.device)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from pipeline.cutting import piece_utterance
-from pipeline.decode_pool import DecodePool
-from pipeline.decoding import Limits, Refused, load, load_native
-from pipeline.resample import resample
+from pipeline.decoding.cutting import piece_utterance
+from pipeline.decoding.load import Limits, Refused, load, load_native
+from pipeline.decoding.pool import DecodePool
+from pipeline.decoding.resample import resample
 from schemas.audio import AudioFile, AudioSegment, Reject
 
 __all__ = ["DecodePool", "Limits", "decode_clip", "load_audio", "resample"]

@@ -22,8 +22,8 @@ from typing import BinaryIO
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.cutting import clip_of
-from pipeline.keys import with_source
+from pipeline.decoding.cutting import clip_of
+from pipeline.indexing.keys import with_source
 from pipeline.output import Output
 from pipeline.sinks import SINKS
 from pipeline.sinks.parquet import write_rejects

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from pipeline.decoding import Refused, load_native
+from pipeline.decoding.load import Refused, load_native
+from pipeline.decoding.resample import resample
 from pipeline.order import Order, crop_start
-from pipeline.resample import resample
 from pipeline.shuffle import Rows
 from schemas.audio import AudioFile, Reject
 

@@ -22,12 +22,12 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.order import Order, Slots, share
-from pipeline.templates import Template
-from pipeline.token_chunk import Chunk
-from pipeline.token_index import Keep
-from pipeline.token_reader import Reader
-from pipeline.token_source import open_source
-from pipeline.token_views import IdView, PackedView, Place, RowView, View
+from pipeline.tokens.chunk import Chunk
+from pipeline.tokens.index import Keep
+from pipeline.tokens.reader import Reader
+from pipeline.tokens.source import open_source
+from pipeline.tokens.templates import Template
+from pipeline.tokens.views import IdView, PackedView, Place, RowView, View
 
 logger = logging.getLogger(__name__)
 STEPS_AHEAD, ROWS_AHEAD = 64, 2048  # how far ahead a worker reads, the lesser of the two

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codec.base import Codec
 from pipeline.batch import Item, plan, stack
-from pipeline.cutting import clip_of
+from pipeline.decoding.cutting import clip_of
 from schemas.audio import AudioSegment, Reject
 from schemas.tokens import TokenRecord
 

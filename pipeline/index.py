@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import keys, storage
+from pipeline import storage
 from pipeline.corpora import CORPORA
-from pipeline.languages import language_code
-from pipeline.listing import INDEX_VERSION, Listing, Selection, list_source, same_split
+from pipeline.indexing import keys
+from pipeline.indexing.languages import language_code
+from pipeline.indexing.listing import INDEX_VERSION, Listing, Selection, list_source, same_split
+from pipeline.indexing.uniqueness import resolve_keys
 from pipeline.sources import Corpus, Layout, Source, find_sources
-from pipeline.uniqueness import resolve_keys
 from schemas.manifest import WorkUnit
 
 __all__ = ["Index", "Selection", "build_index"]

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Any, BinaryIO
 
 from pipeline import storage
-from pipeline.labels import Labels, LabelTable, name_of
+from pipeline.indexing.labels import Labels, LabelTable, name_of
 from pipeline.readers import MAX_LABEL_BYTES
 from pipeline.storage import Entry
 

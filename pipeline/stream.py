@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.listing import origin
+from pipeline.indexing.listing import origin
 from pipeline.readers import MAX_CLIP_BYTES, Damaged, Member, packed, parquet, zipped
 from schemas.audio import AudioFile, Reject, Utterance
 from schemas.manifest import WorkUnit

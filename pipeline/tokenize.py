@@ -9,8 +9,8 @@ from codec.base import Codec
 from pipeline.audio import load_audio
 from pipeline.batch import Item, windows
 from pipeline.commit import commit
-from pipeline.decode_pool import DecodePool
-from pipeline.decoding import Limits
+from pipeline.decoding.load import Limits
+from pipeline.decoding.pool import DecodePool
 from pipeline.encode import Encoder, Result, encode
 from pipeline.output import Output
 from pipeline.overlap import Files, Overlap

@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.dataset import TokenDataset
-from pipeline.templates import Plain
-from pipeline.token_index import Keep
+from pipeline.tokens.index import Keep
+from pipeline.tokens.templates import Plain
 from tests.token_toys import write_set
 
 WORLDS = range(1, 9)

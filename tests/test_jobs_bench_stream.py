@@ -2,7 +2,7 @@
 
 import json
 
-from jobs.bench_stream import main
+from jobs.benches.stream import main
 
 
 def test_the_bench_counts_every_row_and_token(capsys):

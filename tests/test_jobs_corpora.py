@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpora_fixtures import BUILDERS
 
-from jobs.bench_cluster import private_ray
+from jobs.benches.cluster import private_ray
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,7 +13,7 @@ import ray
 
 import jobs.driver
 import jobs.feeding
-from jobs.bench_cluster import private_ray
+from jobs.benches.cluster import private_ray
 from jobs.cluster import Stop
 from jobs.driver import CannotStart, Driver, Hopeless
 from jobs.progress import Progress

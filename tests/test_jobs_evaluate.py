@@ -11,7 +11,7 @@ import codec
 from codec.neucodec import NeuCodec
 from codec.training import start
 from jobs import agreement, evaluate
-from jobs.pictures import mel_picture, png
+from jobs.training.pictures import mel_picture, png
 
 
 @pytest.fixture(autouse=True)

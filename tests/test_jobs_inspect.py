@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jobs import inspect as job
-from pipeline import plots
-from pipeline.report import draw, inspect
-from pipeline.statistics import Statistics, majority_counts
+from pipeline.reporting import plots
+from pipeline.reporting.report import draw, inspect
+from pipeline.reporting.statistics import Statistics, majority_counts
 from schemas.tokens import token_batch
 from tests import output_toys
 

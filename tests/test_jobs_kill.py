@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.bench_kill import compare
+from jobs.benches.kill import compare
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,10 +17,11 @@ from training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
 from codec.training.recipes import RECIPES
 from codec.weights import load_codec
-from jobs import checkpoints, train
+from jobs import train
 from jobs.options import parse
-from jobs.training_data import by_corpus, mixture
-from jobs.training_options import TrainOptions
+from jobs.training import checkpoints
+from jobs.training.data import by_corpus, mixture
+from jobs.training.options import TrainOptions
 from pipeline import storage
 
 MAIN = Path(__file__).parent / "training_main.py"
@@ -171,7 +172,7 @@ def test_only_the_latest_and_the_best_checkpoint_stay(tmp_path):
 
 
 def test_the_loop_knows_nothing_of_ray():
-    modules = "jobs.train, jobs.training_loop, jobs.training_setup, jobs.training_data, pipeline.crops"
+    modules = "jobs.train, jobs.training.loop, jobs.training.setup, jobs.training.data, pipeline.crops"
     script = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=MAIN.parents[1], check=False).returncode == 0
 

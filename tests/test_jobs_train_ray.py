@@ -3,9 +3,10 @@
 import torch
 from training_toys import voice, wav
 
-from jobs import checkpoints, train
+from jobs import train
 from jobs.options import parse
-from jobs.training_options import TrainOptions
+from jobs.training import checkpoints
+from jobs.training.options import TrainOptions
 
 FLAGS = ("--recipe", "nano", "--steps", "3", "--crop-seconds", "0.2", "--batch-size", "2", "--adversarial-after", "1")
 FLAGS += ("--peak-rate", "1e-5", "--device", "cpu", "--workers", "0", "--log-every", "1")

@@ -12,10 +12,10 @@ import soundfile
 import torch
 import torchaudio
 
-from pipeline import decoding
 from pipeline.audio import decode_clip, load_audio
-from pipeline.decoding import Limits, Refused, load
-from pipeline.resample import SparseResample, _resampler, resample
+from pipeline.decoding.load import Limits, Refused, load
+from pipeline.decoding.load import load as decoding
+from pipeline.decoding.resample import SparseResample, _resampler, resample
 from schemas.audio import REASONS, AudioSegment, Reject
 from tests.toys import clip, noise, shared_clips, sine, stored
 

@@ -6,8 +6,8 @@ import pytest
 from corpora_fixtures import BUILDERS, put, put_parquet, sound, tar_bytes
 
 from pipeline.index import Selection, build_index
-from pipeline.labels import LabelTable, to_json
-from pipeline.languages import language_code
+from pipeline.indexing.labels import LabelTable, to_json
+from pipeline.indexing.languages import language_code
 from pipeline.stream import read_unit
 
 
@@ -244,7 +244,7 @@ def test_languages_become_short_codes():
 
 
 def test_a_label_table_larger_than_memory_keeps_count(monkeypatch):
-    monkeypatch.setattr("pipeline.labels.IN_MEMORY", 10)
+    monkeypatch.setattr("pipeline.indexing.labels.IN_MEMORY", 10)
     table = LabelTable()
     assert all(table.add(f"k{n}", f"line {n}") for n in range(35))
     assert not table.add("k3", "again")

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.dataset import TokenDataset, place_in_world
-from pipeline.templates import Plain
-from pipeline.token_index import Keep, list_tokens
+from pipeline.tokens.index import Keep, list_tokens
+from pipeline.tokens.templates import Plain
 from tests.token_toys import record, write_parquet, write_set
 
 pytestmark = pytest.mark.filterwarnings(
@@ -79,15 +79,15 @@ def test_shards_behind_a_url_give_the_same_rows_and_may_be_kept_on_a_local_disk(
 
 def test_a_storage_that_fails_stops_the_run_instead_of_being_replaced(toy, monkeypatch):
     dataset = TokenDataset(toy, 16)
-    monkeypatch.setattr("pipeline.token_reader.WAITS", (0.0,))
+    monkeypatch.setattr("pipeline.tokens.reader.WAITS", (0.0,))
     tries = []
 
     def fails(*args, **kwargs):
         tries.append(1)
         raise OSError("no route to host")
 
-    monkeypatch.setattr("pipeline.token_blocks.open_parquet", fails)
-    monkeypatch.setattr("pipeline.token_blocks.read_through", fails)
+    monkeypatch.setattr("pipeline.tokens.blocks.open_parquet", fails)
+    monkeypatch.setattr("pipeline.tokens.blocks.read_through", fails)
     with pytest.raises(OSError, match="no route to host"):
         next(iter(dataset))
     assert len(tries) >= 4  # each try opens, then looks whether it is the file or the storage
@@ -199,8 +199,8 @@ def test_lengths_and_plans_are_worked_out_once(toy, monkeypatch):
     def never(*args):
         raise AssertionError("worked out again")
 
-    monkeypatch.setattr("pipeline.token_source.plan", never)
-    monkeypatch.setattr("pipeline.token_index.list_shard", never)
+    monkeypatch.setattr("pipeline.tokens.source.plan", never)
+    monkeypatch.setattr("pipeline.tokens.index.list_shard", never)
     assert make().order.hash() == first.order.hash()
     with pytest.raises(AssertionError, match="again"):
         TokenDataset(toy, 4, template=Plain(end_id=10), sequence_length=700)

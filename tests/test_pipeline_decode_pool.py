@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import decode_pool
 from pipeline.audio import load_audio
-from pipeline.decode_pool import DecodePool
-from pipeline.decoding import Limits
+from pipeline.decoding.load import Limits
+from pipeline.decoding.load import pool as decode_pool
+from pipeline.decoding.pool import DecodePool
 from schemas.audio import AudioSegment, Reject
 from tests.toys import clip, clips, noise, stored
 

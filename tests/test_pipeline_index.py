@@ -9,8 +9,9 @@ import pytest
 from corpora_fixtures import BUILDERS, put, put_zip, sound, tar_bytes
 from stand_in_s3 import StandInS3, serving
 
-from pipeline import listing, storage
+from pipeline import storage
 from pipeline.index import Selection, build_index
+from pipeline.indexing import listing
 from pipeline.stream import read_unit
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.packing import IGNORED, best_fit, lay_out, plan
+from pipeline.tokens.packing import IGNORED, best_fit, lay_out, plan
 
 
 def speech_lengths(count, seed=0):

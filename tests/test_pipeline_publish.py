@@ -13,11 +13,11 @@ from datasets import load_dataset
 
 from jobs import publish as job
 from pipeline.corpora import CORPORA
-from pipeline.licenses import find_license, refusals
-from pipeline.merge import public_rows
-from pipeline.patience import redact
-from pipeline.publication import Contents, cut, number_of_files, split_name
-from pipeline.report import inspect
+from pipeline.publishing.licenses import find_license, refusals
+from pipeline.publishing.merge import public_rows
+from pipeline.publishing.patience import redact
+from pipeline.publishing.publication import Contents, cut, number_of_files, split_name
+from pipeline.reporting.report import inspect
 from schemas.tokens import token_batch
 from tests import output_toys, stand_in_hub, stand_in_s3
 

@@ -12,9 +12,9 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from jobs import publish as job
-from pipeline.hub import HubRepo, commit_groups, push
-from pipeline.merge import PublishedFile, describe
-from pipeline.patience import Patience
+from pipeline.publishing.hub import HubRepo, commit_groups, push
+from pipeline.publishing.merge import PublishedFile, describe
+from pipeline.publishing.patience import Patience
 from tests import output_toys, publish_trial
 from tests.publish_trial import REPO, publish
 from tests.stand_in_hub import TOKEN, Fault, StandInHub, serving

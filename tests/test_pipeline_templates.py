@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.dataset import TokenDataset
-from pipeline.templates import Plain, llasa, neutts, neutts_keeps
+from pipeline.tokens.templates import Plain, llasa, neutts, neutts_keeps
 from tests.token_toys import record, write_parquet
 
 SPECIALS = [

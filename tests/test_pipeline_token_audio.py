@@ -12,8 +12,8 @@ from pipeline.clips import IndexedClips
 from pipeline.dataset import TokenDataset
 from pipeline.index import Selection, build_index
 from pipeline.output import Output
-from pipeline.token_audio import AudioView
 from pipeline.tokenize import Settings, tokenize_unit
+from pipeline.tokens.audio import AudioView
 from tests.toys import ToyCodec, noise, stored
 
 

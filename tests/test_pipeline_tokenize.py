@@ -15,7 +15,7 @@ import soundfile
 import torch
 
 import codec as codecs
-from pipeline.decode_pool import DecodePool
+from pipeline.decoding.pool import DecodePool
 from pipeline.index import Selection, build_index
 from pipeline.manifest import Output, finished, merge, open_run, verify
 from pipeline.sinks import SINKS

@@ -10,7 +10,7 @@ from training_toys import TINY, TINY_DISTILL, TINY_TEACHER  # noqa: E402
 
 from codec.training.recipes import RECIPES  # noqa: E402
 from jobs import train  # noqa: E402
-from jobs.training_loop import Run  # noqa: E402
+from jobs.training.loop import Run  # noqa: E402
 
 if __name__ == "__main__":
     RECIPES.update({recipe.name: recipe for recipe in (TINY, TINY_TEACHER, TINY_DISTILL)})

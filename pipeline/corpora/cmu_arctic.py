@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from pipeline.labels import Labels, name_of
+from pipeline.indexing.labels import Labels, name_of
 from pipeline.sources import Corpus, Layout, id_of, text_lines
 
 SPEAKER = re.compile(r"(?:^|/)cmu_us_([a-z]+)_arctic")

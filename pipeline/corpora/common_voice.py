@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
-from pipeline.labels import Labels, LabelTable, name_of, number_of
+from pipeline.indexing.labels import Labels, LabelTable, name_of, number_of
 from pipeline.sources import Corpus, Layout, id_of, stem, text_lines
 
 SPLITS = ("test", "dev", "train", "validated", "other", "invalidated")  # the first that lists a clip has it

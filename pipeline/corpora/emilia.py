@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline import storage
-from pipeline.labels import Labels, name_of, number_of, read_json
+from pipeline.indexing.labels import Labels, name_of, number_of, read_json
 from pipeline.readers import MAX_LABEL_BYTES
 from pipeline.sources import ARCHIVES, Corpus, Layout, stem, text_lines
 

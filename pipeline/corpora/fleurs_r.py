@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from pipeline import storage
-from pipeline.labels import Labels, name_of, number_of
+from pipeline.indexing.labels import Labels, name_of, number_of
 from pipeline.sources import ARCHIVES, Corpus, Layout, stem, text_lines
 
 PLACE = re.compile(r"(?:^|/)([a-z]{2,3}(?:_[a-z0-9]{2,4})+)/(?:audio/)?(train|dev|test)(?=[/.]|$)")

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from pipeline import storage
-from pipeline.labels import Labels, LabelTable, read_json, to_json
-from pipeline.metadata import TABLES, labels_from, read_table
+from pipeline.indexing.labels import Labels, LabelTable, read_json, to_json
+from pipeline.indexing.metadata import TABLES, labels_from, read_table
 from pipeline.readers import MAX_LABEL_BYTES
 from pipeline.sources import SOUNDS, Corpus, Layout
 

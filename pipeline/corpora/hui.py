@@ -12,7 +12,7 @@ import csv
 import posixpath
 from typing import Any, BinaryIO
 
-from pipeline.labels import Labels
+from pipeline.indexing.labels import Labels
 from pipeline.sources import ARCHIVES, Corpus, Layout, text_lines
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from pipeline.labels import Labels, name_of
+from pipeline.indexing.labels import Labels, name_of
 from pipeline.sources import Corpus, Layout, id_of, text_lines
 
 SPLIT = re.compile(r"(?:^|/)(dev|test|train)[-._](clean|other)(?:[-._](100|360|500))?(?=[-._/]|$)")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from pipeline import storage
 from pipeline.corpora.librispeech import split_of
-from pipeline.labels import Labels, name_of
+from pipeline.indexing.labels import Labels, name_of
 from pipeline.readers import MAX_LABEL_BYTES
 from pipeline.sources import Corpus, Layout, id_of, stem, text_lines
 

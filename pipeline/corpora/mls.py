@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from pipeline.labels import Labels, LabelTable, name_of, number_of
-from pipeline.languages import NAMES
+from pipeline.indexing.labels import Labels, LabelTable, name_of, number_of
+from pipeline.indexing.languages import NAMES
 from pipeline.sources import Corpus, Layout, id_of, text_lines
 
 LANGUAGE = re.compile(r"(?:^|[/_])(english|german|dutch|french|spanish|italian|portuguese|polish)(?=[/_.-]|$)")

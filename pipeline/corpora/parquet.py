@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.labels import Labels
-from pipeline.metadata import labels_from
+from pipeline.indexing.labels import Labels
+from pipeline.indexing.metadata import labels_from
 from pipeline.sources import ARCHIVES, Corpus, Layout, id_of
 
 IDS = ("id", "__key__", "key", "utterance_id", "utt_id", "segment_id")

@@ -1,0 +1,158 @@
+"""Hours of audio per core-hour through the whole path, with a codec that costs nothing: hours / (wall x cores)."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jobs.benches.corpora import sounds, write_emilia, write_parquet
+from jobs.options import COMPLETE, option, parse, usage_error
+
+PROG = "neutok bench pipeline"
+ROOT = Path(__file__).parents[2]
+STOCK = 300  # different clips, stored again and again under keys of their own
+SHORTEST, LONGEST = 3.0, 27.0  # seconds; Emilia-YODAS has a mean of 15
+STAGE_HOURS = 1.0  # for the breakdown, one stage at a time in one process
+
+
+@dataclass(frozen=True)
+class Options:
+    source: Literal["mp3-tar", "flac-parquet"] = option(
+        "24 kHz MP3 as Emilia lies, or 16 kHz FLAC in Parquet", "mp3-tar"
+    )
+    hours: float = option("of audio", 20.0)
+    unit_mb: float = option("stored audio that makes one shard, in MiB", 16.0)
+    decode_workers: int | None = option("processes that decode (default: one per core)", None)
+    actors: int | None = option("actors (default: one)", None)
+    format: Literal["parquet", "webdataset"] = option("of the shards", "parquet")
+    folder: str | None = option("where to work; the corpus in it is used again (default: a temporary folder)", None)
+    json: str | None = option("write the result to this file too", None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(Options, argv, PROG, __doc__)
+    if options.hours <= 0:
+        return usage_error(PROG, f"--hours must be more than 0, got {options.hours}")
+    with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary:
+        folder = Path(options.folder or temporary)
+        corpus, path = make_corpus(options, folder)
+        with tempfile.TemporaryDirectory(prefix="out-", dir=folder) as output:
+            result = measure(options, corpus, path, Path(output))
+        result["stages"] = stages(corpus, path, options.unit_mb)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.json:
+        Path(options.json).write_text(text + "\n")
+    return COMPLETE
+
+
+def make_corpus(options: Options, folder: Path) -> tuple[str, Path]:
+    """The corpus below `folder`, made unless it is there. Returns: its name for --corpus, and its path."""
+    path = folder / f"{options.source}-{options.hours:g}h"
+    done = path / "made"
+    if not done.exists():
+        rng = np.random.default_rng(0)
+        if options.source == "mp3-tar":
+            write_emilia(path, sounds(STOCK, 24_000, "MP3", rng, SHORTEST, LONGEST), options.hours, 4)
+        else:
+            write_parquet(path, sounds(STOCK, 16_000, "FLAC", rng, SHORTEST, LONGEST), options.hours, 4)
+        done.touch()
+    return ("emilia" if options.source == "mp3-tar" else "parquet"), path
+
+
+def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str, Any]:
+    """One run of the job. Timed are the index and all from the first codec loaded to the manifest, not Ray's start."""
+    command = [sys.executable, "-m", "jobs.tokenize", "--corpus", corpus, "--input", str(path), "--output", str(output)]
+    command += ["--codec", "null", "--format", options.format, "--unit-mb", str(options.unit_mb), "--address", "local"]
+    for name in ("decode_workers", "actors"):
+        if (value := getattr(options, name)) is not None:
+            command += ["--" + name.replace("_", "-"), str(value)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    (log,) = (output / "log").glob("*.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    at = {event["event"]: datetime.fromisoformat(event["time"]) for event in reversed(events)}  # the first of each
+    index = next(event["index_seconds"] for event in events if event["event"] == "start")
+    work = (at["end"] - at["actor"]).total_seconds()
+    manifest = json.loads((output / "manifest.json").read_text())
+    hours, cores = manifest["totals"]["hours"], len(os.sched_getaffinity(0))
+    assert manifest["totals"]["rejects"] == {}, manifest["totals"]["rejects"]
+    return {
+        "source": options.source,
+        "format": options.format,
+        "hours": hours,
+        "clips": manifest["totals"]["clips"],
+        "shards": manifest["totals"]["units"],
+        "cores": cores,
+        "index_seconds": index,
+        "work_seconds": work,
+        "hours_per_core_hour": hours * 3600 / ((index + work) * cores),
+    }
+
+
+def stages(corpus: str, path: Path, unit_mb: float) -> dict[str, float]:
+    """Core-seconds per hour of audio of each stage alone, in one process, one after the other."""
+    import torch
+
+    import codec
+    from pipeline.batch import windows
+    from pipeline.commit import commit
+    from pipeline.decoding.load import load_native
+    from pipeline.decoding.resample import resample
+    from pipeline.encode import encode
+    from pipeline.index import Selection, build_index
+    from pipeline.output import Output
+    from pipeline.stream import read_unit
+    from pipeline.tokenize import Settings
+    from schemas.audio import AudioSegment
+
+    torch.set_num_threads(1)
+    null, settings, seconds = codec.load("null"), Settings(), 0.0
+    spent = dict.fromkeys(("index", "read", "decode", "resample", "batch_encode", "write_verify_commit"), 0.0)
+    with tempfile.TemporaryDirectory(prefix="neutok-stages-") as folder:
+        clock = Clock()
+        index = build_index(corpus, [str(path)], folder, Selection(), round(unit_mb * 2**20))
+        whole = clock.lap()
+        for unit in index.units:
+            files = list(read_unit(unit))
+            spent["read"] += clock.lap()
+            waves = [load_native(file.data, 60.0) for file in files]
+            spent["decode"] += clock.lap()
+            waves = [resample(wave, rate, null.spec.input_rate) for wave, rate in waves]
+            spent["resample"] += clock.lap()
+            clips = [AudioSegment(f.utterance, w, null.spec.input_rate) for f, w in zip(files, waves, strict=True)]
+            together = windows(clips, settings.window_seconds)
+            records = list(encode(together, null, settings.seconds_per_batch(null)))
+            spent["batch_encode"] += clock.lap()
+            seconds += commit(Output(folder, "parquet"), unit, records, null.spec).seconds
+            spent["write_verify_commit"] += clock.lap()
+            if seconds > STAGE_HOURS * 3600:
+                break
+        spent["index"] = (
+            whole * sum(unit.num_bytes for unit in index.units[: index.units.index(unit) + 1]) / index.num_bytes
+        )
+    return {name: round(value * 3600 / seconds, 3) for name, value in spent.items()}
+
+
+class Clock:
+    """Seconds of processor time between laps."""
+
+    def __init__(self) -> None:
+        self.last = time.process_time()
+
+    def lap(self) -> float:
+        now = time.process_time()
+        passed, self.last = now - self.last, now
+        return passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

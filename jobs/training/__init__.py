@@ -1,0 +1,1 @@
+"""The parts of `neutok train`: the loop, what it reads, saves and says."""

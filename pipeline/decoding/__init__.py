@@ -1,0 +1,1 @@
+"""Stored bytes -> sound, in processes that may crash without harm."""

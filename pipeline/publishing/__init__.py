@@ -1,0 +1,1 @@
+"""Finished outputs as one dataset: planned, merged, described, sent and verified."""

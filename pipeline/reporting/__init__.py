@@ -1,0 +1,1 @@
+"""What token shards hold, counted and drawn."""
