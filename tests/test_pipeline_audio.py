@@ -13,8 +13,8 @@ import torch
 import torchaudio
 
 from pipeline.audio import decode_clip, load_audio
+from pipeline.decoding import load as decoding
 from pipeline.decoding.load import Limits, Refused, load
-from pipeline.decoding.load import load as decoding
 from pipeline.decoding.resample import SparseResample, _resampler, resample
 from schemas.audio import REASONS, AudioSegment, Reject
 from tests.toys import clip, noise, shared_clips, sine, stored

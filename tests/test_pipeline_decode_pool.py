@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.audio import load_audio
+from pipeline.decoding import pool as decode_pool
 from pipeline.decoding.load import Limits
-from pipeline.decoding.load import pool as decode_pool
 from pipeline.decoding.pool import DecodePool
 from schemas.audio import AudioSegment, Reject
 from tests.toys import clip, clips, noise, stored

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import torch
 
-from pipeline.decoding.load import load as decoding
+from pipeline.decoding import load as decoding
 from schemas.audio import AudioFile, Utterance
 from schemas.manifest import WorkUnit
 from schemas.spec import CodecSpec
