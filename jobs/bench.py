@@ -15,6 +15,7 @@ BENCHES: dict[str, tuple[str, str]] = {
         "encoding speed against the published packages, and whether codes agree",
     ),
     "kill": ("jobs.benches.kill", "kill -9 actors, drivers and nodes; compare every byte with an undisturbed run"),
+    "stream": ("jobs.benches.stream", "token rows per second against the streams others use"),
     "pipeline": ("jobs.benches.pipeline", "hours of audio per core-hour, with a codec that costs nothing"),
 }
 
