@@ -45,9 +45,8 @@ def _tensor(reference: Reference, shape: tuple[int, ...]) -> Tensor:
 
 
 def fuse_weight_norm(length: Tensor, direction: Tensor, axis: int) -> Tensor:
-    """One weight of its two stored halves, in float32: what makes the codes equal those of unfused weights."""
-    others = [i for i in range(direction.dim()) if i != axis]
-    return direction.float() * (length.float() / direction.float().norm(dim=others, keepdim=True))
+    """One weight of its two stored halves, in float32, by the operation that unfused layers call: the same bits."""
+    return torch._weight_norm(direction.float().contiguous(), length.float().contiguous(), axis)
 
 
 def fill(name: str, shape: tuple[int, ...]) -> Tensor:
