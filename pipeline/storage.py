@@ -3,6 +3,7 @@
 import contextlib
 import glob as local_glob
 import hashlib
+import io
 import os
 import posixpath
 import re
@@ -167,7 +168,8 @@ def open_read(path: str, buffer_bytes: int = 1 << 20) -> BinaryIO:
     if is_local(path):
         return Path(path).open("rb", buffering=buffer_bytes)
     fs, inner = filesystem(path)
-    return fs.open(inner, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+    file = fs.open(inner, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+    return io.BufferedReader(file)  # fsspec's own files know no limit to a line
 
 
 def read_bytes(path: str) -> bytes:
