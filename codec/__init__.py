@@ -6,6 +6,8 @@ from pathlib import Path
 
 from codec.base import Codec
 
+SHIPPED = Path(__file__).parent / "shipped"
+
 
 def _load_null(device: str, weights: str | None, precision: str) -> Codec:
     from codec.null import NullCodec
@@ -20,9 +22,14 @@ def _load_published(name: str, device: str, weights: str | None, precision: str)
 
 
 def _load_shipped(name: str, device: str, weights: str | None, precision: str) -> Codec:
-    from codec.weights import load_codec
+    from codec.weights import OWN_RECORD, WeightsError, load_codec
 
-    return load_codec(name, device, weights or str(Path(__file__).parent / "shipped" / name), precision)
+    if weights is None and not (SHIPPED / name / OWN_RECORD).is_file():
+        raise WeightsError(
+            f"no weights of {name!r} come with this version; train them with `neutok train --recipe {name}` and give "
+            "its output's folder `codec` as `weights`"
+        )
+    return load_codec(name, device, weights or str(SHIPPED / name), precision)
 
 
 CODECS: dict[str, Callable[[str, str | None, str], Codec]] = {
@@ -39,7 +46,8 @@ CODECS: dict[str, Callable[[str, str | None, str], Codec]] = {
 def load(name: str, device: str = "cpu", weights: str | None = None, precision: str = "float32") -> Codec:
     """A codec, ready to encode and decode.
 
-    Args: weights: a Hub id, a file, a folder, "seeded", or None for the published ones (codec/weights.py). precision:
+    Args: weights: a Hub id, a file, a folder, "seeded", or None for the codec's own: published, or shipped
+        with neutok (codec/weights.py). precision:
         "float32", "tf32" or "bfloat16" (codec/precision.py).
     Raises: ValueError for an unknown name or precision, and for weights that cannot be had or do not fit.
     """

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("jobs.publish", "finished outputs as one dataset, on the Hub or in a folder"),
     "decode": ("jobs.decode", "tokens back to sound, as WAV files"),
     "train": ("jobs.train", "learn a codec over the stream: any recipe, on one machine or a cluster"),
+    "ship": ("jobs.ship", "a trained codec into the package: weights, and a card of what was measured"),
     "evaluate": ("jobs.evaluate", "how well a codec keeps speech: STOI, PESQ, SI-SDR, mel error, codes used"),
     "agreement": ("jobs.agreement", "two encoders' codes compared, code by code and level by level"),
     "parity": ("jobs.parity", "our codes against those of the reference packages"),

@@ -16,7 +16,7 @@ import torch
 
 from codec import load
 from codec.base import Codec
-from codec.evaluation.agreement import PAPER, Agreement
+from codec.evaluation.agreement import PAPER, Agreement, code_vectors
 from jobs.clips import read_clips
 from jobs.options import COMPLETE, option, parse, usage_error
 from schemas.audio import Reject
@@ -76,16 +76,6 @@ def compare(teacher: Codec, student: Codec, options: Options) -> tuple[dict[str,
             codes = [codec.encode(batch, length)[0, 0].cpu().numpy() for codec in (teacher, student)]
             agreement.add(*codes, num_frames=len(clip.waveform) // a.hop_length)
     return agreement.report(), rejects
-
-
-def code_vectors(codec: Codec) -> Any:
-    """What every code stands for before the decoder, float [codebook, D]; None for a codec that does not tell."""
-    quantizer = getattr(codec, "quantizer", None)
-    if quantizer is None:
-        return None
-    with torch.inference_mode():
-        codes = torch.arange(codec.spec.codebook_size, device=quantizer.project_out.weight.device)
-        return torch.cat([quantizer.decode(part[None])[0].cpu() for part in codes.split(8192)]).numpy()
 
 
 def table(found: dict[str, Any]) -> str:

@@ -106,3 +106,17 @@ def usage_error(prog: str, error: object) -> int:
 def as_json(options: Any) -> dict[str, Any]:
     """What was chosen, to be kept beside what it produced."""
     return asdict(options)
+
+
+def as_flags(options: Any) -> list[str]:
+    """The flags that `parse` makes these options of; what has its default is left out."""
+    flags: list[str] = []
+    for each in fields(options):
+        value, flag = getattr(options, each.name), each.name.replace("_", "-")
+        if value is None or value == each.default:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+    return flags

@@ -141,11 +141,11 @@ def timed(name: str, clips: Sequence[Clip], encode: Callable[[Clip], Tensor]) ->
         yield codes
 
 
-def encode_together(ours: NeuCodec, clips: Sequence[Clip], device: str = "cpu") -> list[Tensor]:
-    """The codes int64 [F] of each clip, all encoded as one batch."""
+def encode_together(ours: NeuCodec, clips: Sequence[Clip]) -> list[Tensor]:
+    """The codes int64 [F] of each clip, all encoded as one batch where the codec lies."""
     lengths = torch.tensor([len(clip.waveform) for clip in clips])
     waveforms = torch.nn.utils.rnn.pad_sequence([clip.waveform for clip in clips], batch_first=True)[:, None]
-    codes = ours.encode(waveforms.to(device), lengths.to(device))[:, 0].long().cpu()
+    codes = ours.encode(waveforms.to(ours.device), lengths)[:, 0].long().cpu()
     return [row[: ours.spec.num_frames(int(length))] for row, length in zip(codes, lengths, strict=True)]
 
 
@@ -171,9 +171,10 @@ def agree(name: str, ours: NeuCodec, clips: Sequence[Clip], given: list[Tensor],
             continue
         differing += len(frames)
         with torch.inference_mode():
-            latent = ours.quantizer.latent(ours.features(clip.waveform[None, None]))[0]
+            latent = ours.quantizer.latent(ours.features(clip.waveform[None, None].to(ours.device)))[0].cpu()
+            spelled = [ours.quantizer.to_levels(codes[frames].to(ours.device)).cpu() for codes in (one, other)]
         distances = boundary_distances(ours.quantizer, latent)[frames]
-        changed = ours.quantizer.to_levels(one[frames]) != ours.quantizer.to_levels(other[frames])
+        changed = spelled[0] != spelled[1]
         worst = torch.where(changed, distances, 0.0).amax(1)
         farthest = max(farthest, float(worst.max()))
         for frame, distance in zip(frames.tolist(), worst.tolist(), strict=True):

@@ -5,12 +5,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+
+from codec.base import Codec
 
 
 def code_levels(codes: np.ndarray, levels: Sequence[int]) -> np.ndarray:
     """The level of each dimension that a code spells, least significant digit first: int [...] -> int64 [..., D]."""
     bases = np.cumprod([1, *levels[:-1]])
     return np.asarray(codes, np.int64)[..., None] // bases % np.asarray(levels)
+
+
+def code_vectors(codec: Codec) -> np.ndarray | None:
+    """What every code stands for before the decoder, float [codebook, D]; None for a codec that does not tell."""
+    quantizer = getattr(codec, "quantizer", None)
+    if quantizer is None:
+        return None
+    with torch.inference_mode():
+        codes = torch.arange(codec.spec.codebook_size, device=quantizer.project_out.weight.device)
+        return torch.cat([quantizer.decode(part[None])[0].cpu() for part in codes.split(8192)]).numpy()
 
 
 @dataclass

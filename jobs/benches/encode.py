@@ -13,19 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 import codec
 from codec.neucodec import NeuCodec
+from codec.nn import w2v_bert
+from codec.nn.fbank import fbank
 from jobs.benches.machine import clock, describe, machine, synchronize
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
 from jobs.parity_clips import RATE, load_clips
 from pipeline.batch import plan
 
-MATRIX_SIZE = 4096  # of the product that tells the device's peak
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # of the product that tells the device's peak
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ def measure(name: str, precision: str, clips: Sequence[Tensor], options: EncodeO
     note(f"loading {name} in {precision}")
     model = codec.load(name, options.device, options.weights, precision)
     assert isinstance(model, NeuCodec), f"{name} has no parts to look into"
-    batches, padding = make_batches(clips, options)
+    batches, _ = make_batches(clips, options.batch_seconds, options.device)
+    seconds = sum(len(clip) for clip in clips) / RATE
+    padding = 1 - seconds * RATE / sum(waveforms.numel() for waveforms, _ in batches)
 
     def encode_all() -> None:
         for waveforms, num_samples in batches:
@@ -100,7 +105,6 @@ def measure(name: str, precision: str, clips: Sequence[Tensor], options: EncodeO
 
     note(f"warm-up, left out: {clock(encode_all, options.device)[1]:.2f} s")
     took = [clock(encode_all, options.device)[1] for _ in range(options.rounds)]
-    seconds = sum(len(clip) for clip in clips) / RATE
     median = statistics.median(took)
     gflops = count_flops(model) * seconds / median / 1e9
     return Speed(
@@ -116,15 +120,17 @@ def measure(name: str, precision: str, clips: Sequence[Tensor], options: EncodeO
     )
 
 
-def make_batches(clips: Sequence[Tensor], options: EncodeOptions) -> tuple[list[tuple[Tensor, Tensor]], float]:
-    """Batches on the device, and the share of them that is padding."""
-    batches, padded = [], 0
-    for rows in plan([len(clip) for clip in clips], round(options.batch_seconds * RATE)):
+def make_batches(
+    clips: Sequence[Tensor], batch_seconds: float, device: str
+) -> tuple[list[tuple[Tensor, Tensor]], list[list[int]]]:
+    """Waveforms [B, 1, T] on the device and lengths [B] of each batch, and which clips are its rows."""
+    order = plan([len(clip) for clip in clips], round(batch_seconds * RATE))
+    batches = []
+    for rows in order:
         waveforms = torch.nn.utils.rnn.pad_sequence([clips[i] for i in rows], batch_first=True)[:, None]
-        num_samples = torch.tensor([len(clips[i]) for i in rows])
-        padded += waveforms.numel()
-        batches.append((waveforms.to(options.device), num_samples.to(options.device)))
-    return batches, 1 - sum(len(clip) for clip in clips) / padded
+        # lengths stay on the CPU, where the codec wants to see them: asking a GPU would wait for it
+        batches.append((waveforms.to(device), torch.tensor([len(clips[i]) for i in rows])))
+    return batches, order
 
 
 def count_flops(model: NeuCodec) -> float:
@@ -141,8 +147,8 @@ def matrix_peak(precision: str, device: str) -> float:
     """10^9 operations a second of one large matrix product: what this device does at its best."""
     from codec.precision import computing
 
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    size = MATRIX_SIZE if device.startswith("cuda") else MATRIX_SIZE // 2
+    dtype = torch.bfloat16 if precision.startswith("bfloat16") else torch.float32
+    size = MATRIX_SIZE[torch.device(device).type]
     left, right = (
         torch.randn(size, size, dtype=dtype, device=device),
         torch.randn(size, size, dtype=dtype, device=device),
@@ -155,10 +161,19 @@ def matrix_peak(precision: str, device: str) -> float:
 def time_parts(model: NeuCodec, encode_all: Callable[[], None], device: str) -> dict[str, float]:
     """Share of the time in each part. A clock around a part waits for the device, so this is a run of its own."""
     spent: dict[str, float] = {}
+
+    def timed_fbank(*args: Any) -> Tensor:
+        mel, took = clock(lambda: fbank(*args), device)
+        spent["fbank"] = spent.get("fbank", 0.0) + took
+        return mel
+
     hooks = [hook for name, part in parts_of(model).items() for hook in watch(name, part, spent, device)]
-    total = clock(encode_all, device)[1]
+    with patch.object(w2v_bert, "fbank", timed_fbank):
+        total = clock(encode_all, device)[1]
     for hook in hooks:
         hook.remove()
+    if "fbank" in spent:  # it runs inside the semantic encoder
+        spent["semantic"] -= spent["fbank"]
     shares = {name: seconds / total for name, seconds in spent.items()}
     return {**shares, "rest": 1 - sum(shares.values())}
 

@@ -27,8 +27,8 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def machine(device: str) -> dict[str, object]:
-    """Processor or GPU, what it can do, and the versions that matter."""
+def hardware(device: str) -> dict[str, object]:
+    """Processor or GPU, what it can do, and the version of torch."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -39,8 +39,12 @@ def machine(device: str) -> dict[str, object]:
         "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in features],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "compiled_activation": device == "cpu" and snake_cpu.library() is not None,
     }
+
+
+def machine(device: str) -> dict[str, object]:
+    """The hardware, and whether the activations run as one kernel, which is built here if it was not."""
+    return {**hardware(device), "compiled_activation": device == "cpu" and snake_cpu.library() is not None}
 
 
 def describe(device: str) -> str:

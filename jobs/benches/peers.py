@@ -80,8 +80,8 @@ class Ours:
 
     ours = True
 
-    def __init__(self, model: NeuCodec, device: str, batch_seconds: float) -> None:
-        self.model, self.device, self.batch_samples = model, device, round(batch_seconds * RATE)
+    def __init__(self, model: NeuCodec, batch_seconds: float) -> None:
+        self.model, self.batch_samples = model, round(batch_seconds * RATE)
         how = f"batches of {batch_seconds:g} s" if batch_seconds else "one by one"
         self.name = f"neutok {model.precision}, {how}"
 
@@ -91,7 +91,7 @@ class Ours:
             batches = plan([len(clip.waveform) for clip in clips], self.batch_samples)
         codes: dict[int, Tensor] = {}
         for batch in batches:
-            together = encode_together(self.model, [clips[i] for i in batch], self.device)
+            together = encode_together(self.model, [clips[i] for i in batch])
             codes |= dict(zip(batch, together, strict=True))
         return [codes[i] for i in range(len(clips))]
 
@@ -153,9 +153,9 @@ def build(options: PeerOptions) -> tuple[list[Contender], NeuCodec]:
         model = judge
         if precision != "float32":
             model = codec.load(options.model, options.device, options.weights, precision)
-        contenders.append(Ours(model, options.device, 0))
+        contenders.append(Ours(model, 0))
         if options.batch_seconds:
-            contenders.append(Ours(model, options.device, options.batch_seconds))
+            contenders.append(Ours(model, options.batch_seconds))
     return contenders, judge
 
 
@@ -187,7 +187,6 @@ def compare(
 ) -> tuple[list[Result], list[Agreement]]:
     median = {name: statistics.median(times) for name, times in totals.items()}
     peers = [contender.name for contender in contenders if not contender.ours]
-    judge = judge.cpu()
     results, agreements = [], []
     for contender in contenders:
         name = contender.name

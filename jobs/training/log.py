@@ -5,11 +5,16 @@ the attempt that repeats them, to the same values.
 """
 
 import json
+import shlex
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from jobs.benches.machine import hardware
+from jobs.options import as_flags
+from jobs.training.options import TrainOptions
+from jobs.training.ranks import Ranks
 from pipeline import storage
 
 LINE = ("total", "mel", "adversarial", "feature_matching", "semantic", "distillation", "generator_norm", "code_entropy")
@@ -60,6 +65,12 @@ class TrainingLog:
             self.file.close()
         if self.board:
             self.board.close()
+
+
+def beginning(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
+    """What an attempt says of itself: the command that repeats it, and what it runs on."""
+    command = shlex.join(["neutok", "train", *as_flags(options)])
+    return {"command": command, "ranks": ranks.world, "hardware": hardware(str(ranks.device))}
 
 
 def line_of(step: int, steps: int, values: dict[str, float]) -> str:

@@ -43,7 +43,7 @@ class Cadence:
 
 @dataclass
 class Run:
-    """One attempt of a run, as one rank sees it. What it stands on is put together in `training_setup.py`."""
+    """One attempt of a run, as one rank sees it. What it stands on is put together in `setup.py`."""
 
     output: str
     recipe: Recipe

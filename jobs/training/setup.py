@@ -20,7 +20,7 @@ from codec.training.step import Models, build_models, build_optimizers, module_h
 from jobs.training import checkpoints, validation
 from jobs.training.checkpoints import Position
 from jobs.training.data import Data, open_validation
-from jobs.training.log import TrainingLog
+from jobs.training.log import TrainingLog, beginning
 from jobs.training.loop import Cadence, Run
 from jobs.training.options import TrainOptions
 from jobs.training.ranks import Ranks
@@ -74,6 +74,7 @@ def set_up(options: TrainOptions, ranks: Ranks, data: Data, say: Callable[[str],
     run.models = Models(ranks.wrap(models.generator), ranks.wrap(models.judges), models.mel_loss)
     if ranks.rank == 0:
         run.log = TrainingLog(options.output, run.position.step)
+        run.log.write(run.position.step, "began", beginning(options, ranks))
         if options.validation:
             run.validate = _validator(run, options)
     return run

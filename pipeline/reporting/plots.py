@@ -42,6 +42,17 @@ def curve(title: str, points: Sequence[tuple[float, float]], x_label: str, y_lab
     return _svg(title, [*_axes(x, y, x_label, y_label), f'<polyline class="curve" points="{path}"/>'])
 
 
+def line(title: str, points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
+    """A line through points over two straight axes. Raises: ValueError for no points."""
+    if not points:
+        raise ValueError("no points to draw a line through")
+    xs, ys = zip(*points, strict=True)
+    x = _Scale(min(0, *xs), max(xs), LEFT, WIDTH - RIGHT)
+    y = _Scale(min(ys), max(ys), HEIGHT - BOTTOM, TOP)
+    path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+    return _svg(title, [*_axes(x, y, x_label, y_label), f'<polyline class="curve" points="{path}"/>'])
+
+
 def bars(title: str, values: dict[str, float], show: Callable[[float], str]) -> str:
     """One horizontal bar a name, in the order given; `show` puts a value into words."""
     left, row = 130, 24
