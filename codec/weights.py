@@ -1,8 +1,8 @@
 """Weights to and from disk or the Hub, loaded strictly: the only door. `codec/layouts.py` knows what is inside them.
 
 `weights` names them: a Hub id (`owner/name`, with `@revision` to pin it), a file, a folder, "seeded", or None for the
-published ones. A folder holds our own codec.safetensors and codec.json, or a published pytorch_model.bin, or a
-model.safetensors of transformers. Where those lack the speech model, its own published weights are taken from a folder
+published ones. A folder holds our own codec.safetensors and codec.json (itself, or in its folder `codec`, as a training
+run's output does), or a published pytorch_model.bin, or a model.safetensors of transformers. Where those lack the speech model, its own published weights are taken from a folder
 `w2v-bert-2.0` or `distilhubert` inside that folder or beside it, else from the Hub.
 """
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from codec.compiled import SUFFIX, compile_layers, refuse_elsewhere
 from codec.config import DISTILL_NEUCODEC, NEUCODEC, CodecConfig, HubertConfig, W2VBertConfig
 from codec.layouts import (
     State,
@@ -45,6 +46,7 @@ PUBLISHED: dict[str, tuple[CodecConfig, str]] = {
 UPSTREAM: dict[type, str] = {W2VBertConfig: "facebook/w2v-bert-2.0", HubertConfig: "ntu-spml/distilhubert"}
 
 OWN_TENSORS, OWN_RECORD = "codec.safetensors", "codec.json"
+OWN_FOLDER = "codec"  # where a training run's output has them
 OWN_FORMAT = 1
 FOREIGN = ("pytorch_model.bin", "model.safetensors")
 FOREIGN_UPSTREAM = ("model.safetensors", "pytorch_model.bin")
@@ -54,17 +56,19 @@ SUFFIXES = (".bin", ".safetensors", ".pt", ".pth", ".ckpt", ".json")  # what end
 def load_codec(name: str, device: str = "cpu", weights: str | None = None, precision: str = "float32") -> NeuCodec:
     """A published codec, or one saved by `save`, ready to encode and decode.
 
-    Raises: ValueError for an unknown name or precision; WeightsError (a ValueError) for weights that cannot be had,
-        or do not fit: it says what to do.
+    Raises: ValueError for an unknown name or precision, or one that the device has not; WeightsError (a ValueError)
+        for weights that cannot be had, or do not fit: it says what to do.
     """
     convert(torch.nn.Module(), precision)  # an unknown precision is refused before gigabytes are read
+    refuse_elsewhere(precision, device)
     if weights == "seeded":
         model = seed(unset(_published(name)[0], name))
         model.revision = fingerprint(model.state_dict(), model.config)
     else:
         model = _load(name, weights)
     model.precision = precision
-    return convert(model, precision).to(device).eval()
+    model = convert(model, precision).to(device).eval()
+    return compile_layers(model) if precision.endswith(SUFFIX) else model
 
 
 def save(model: NeuCodec, folder: str | Path, half: bool = False) -> None:
@@ -116,8 +120,9 @@ def _load(name: str, weights: str | None) -> NeuCodec:
 
 
 def _load_folder(name: str, folder: Path) -> NeuCodec:
-    if (folder / OWN_RECORD).is_file():
-        return _load_own(name, folder / OWN_RECORD, folder / OWN_TENSORS)
+    for own in (folder, folder / OWN_FOLDER):
+        if (own / OWN_RECORD).is_file():
+            return _load_own(name, own / OWN_RECORD, own / OWN_TENSORS)
     for file in FOREIGN:
         if (folder / file).is_file():
             return _load_file(name, folder / file)

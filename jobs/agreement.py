@@ -1,7 +1,8 @@
 """Two encoders' codes compared: `neutok agreement --teacher nano --student nano_distill --input 'speech/*.wav'`.
 
-Section 4.2 of the paper: code match, projection similarity, level accuracy, within one level, and Fig. 2's confusion.
-Both must spell their codes alike and share a quantizer; the paper's figures stand beside.
+Section 4.2 of the paper: code match, projection similarity, level accuracy, within one level, and Fig. 2's confusion;
+and how well either keeps speech. Both must spell their codes alike and share a quantizer; the paper's figures stand
+beside. `--card` also puts the table into the card of the shipped teacher.
 """
 
 import json
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from codec import load
 from codec.base import Codec
+from codec.evaluation import metrics
 from codec.evaluation.agreement import PAPER, Agreement, code_vectors
+from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
 from jobs.clips import read_clips
 from jobs.options import COMPLETE, option, parse, usage_error
+from jobs.shipping import card
+from jobs.training.validation import pair_of, there_and_back
 from schemas.audio import Reject
 
 PROG = "neutok agreement"
@@ -34,15 +37,26 @@ class Options:
     corpus: str = option("how the input is laid out", "folder")
     list: str | None = option("a file that names the clips, one a line; default: all", None)
     limit: int | None = option("compare at most so many clips", None)
+    metrics: tuple[str, ...] = option(
+        f"how well both keep speech, by which of {', '.join(METRICS)}; default: what is installed", (), separator=","
+    )
     device: str = option("cpu or cuda", "cpu")
     json: str | None = option("write the figures and the confusion to this file", None)
+    card: str | None = option("put the table into the card in this folder, where the teacher was shipped to", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, (__doc__ or "").splitlines()[0])
     try:
+        metrics.require(options.metrics)
         teacher = load(options.teacher, options.device, options.teacher_weights)
         student = load(options.student, options.device, options.student_weights)
+        record = card.read(options.card) if options.card else None
+        if record and record["codec"]["revision"] != teacher.spec.revision:
+            raise ValueError(
+                f"{options.card} is the card of weights {record['codec']['revision']}, the teacher has "
+                f"{teacher.spec.revision}; ship it first, or give that folder as --teacher-weights"
+            )
         found, rejects = compare(teacher, student, options)
     except (ValueError, FileNotFoundError) as error:
         return usage_error(PROG, error)
@@ -51,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"not compared: {count} clips, {reason}")
     if options.json:
         Path(options.json).write_text(json.dumps({**found, "rejects": dict(rejects)}, indent=1, sort_keys=True) + "\n")
+    if record:
+        sizes = {"student_parameters": card.count_parameters(student)["encoder_parameters"]}
+        kept = {name: value for name, value in found.items() if name != "confusion"}
+        card.write(options.card, {**record, "agreement": {**kept, **sizes}})
     return COMPLETE
 
 
@@ -63,27 +81,42 @@ def compare(teacher: Codec, student: Codec, options: Options) -> tuple[dict[str,
             f"{a.hop_length} and {b.hop_length}, rates {a.input_rate} and {b.input_rate}"
         )
     agreement = Agreement(a.levels, code_vectors(teacher))
-    rejects: Counter[str] = Counter()
     names = Path(options.list).read_text().split() if options.list else None
+    measures = options.metrics or metrics.available()
+    rejects: Counter[str] = Counter()
+    clips = 0
+    scores: tuple[list[Scores], list[Scores]] = ([], [])
     for clip in read_clips(options.corpus, options.input, a.input_rate, names, options.limit):
         if isinstance(clip, Reject):
             rejects[clip.reason] += 1
-        elif len(clip.waveform) < a.hop_length:
+            continue
+        if len(clip.waveform) < a.hop_length:
             rejects["too_short"] += 1
-        else:
-            batch = torch.from_numpy(clip.waveform)[None, None].to(options.device)
-            length = torch.tensor([len(clip.waveform)], device=options.device)
-            codes = [codec.encode(batch, length)[0, 0].cpu().numpy() for codec in (teacher, student)]
-            agreement.add(*codes, num_frames=len(clip.waveform) // a.hop_length)
-    return agreement.report(), rejects
+            continue
+        heard = [there_and_back(codec, clip.waveform, options.device) for codec in (teacher, student)]
+        agreement.add(*(each.codes[0] for each in heard), num_frames=len(clip.waveform) // a.hop_length)
+        clips += 1
+        for codec, each, kept in zip((teacher, student), heard, scores, strict=True):
+            kept.append(metrics.measure(pair_of(codec, clip.waveform, each), measures))
+    means = {name: [metrics.mean(kept, name).mean for kept in scores] for name in measures}
+    codecs = {"teacher": a.to_json(), "student": b.to_json()}
+    return {**agreement.report(), **codecs, "clips": clips, "reconstruction": means}, rejects
 
 
 def table(found: dict[str, Any]) -> str:
-    lines = [f"{'':24} {'here':>8} {'paper':>8}"]
-    for name, paper in PAPER.items():
-        here = "-" if found[name] is None else f"{found[name]:.3f}"
-        lines.append(f"{name.replace('_', ' '):24} {here:>8} {paper:>8.2f}")
-    return "\n".join([*lines, f"over {found['frames']} frames"])
+    """What `compare` found as text, the paper's figures beside it."""
+    lines = [f"{'codes':24} {'here':>8} {'paper':>8}"]
+    lines += [line_of(name.replace("_", " "), [found[name], paper]) for name, paper in PAPER.items()]
+    lines.append(f"over {found['frames']} frames of {found['clips']} clips")
+    lines += ["", f"{'there and back':24} {'teacher':>8} {'student':>8}   the paper's"]
+    for name, means in found["reconstruction"].items():
+        lines.append(line_of(name, [*means, *PAPER_RECONSTRUCTION.get(name, ())]))
+    return "\n".join(lines)
+
+
+def line_of(name: str, values: Sequence[float | None]) -> str:
+    cells = ["-" if value is None else f"{value:.3f}" for value in values]
+    return " ".join([f"{name:24}", *(f"{cell:>8}" for cell in cells)])
 
 
 if __name__ == "__main__":

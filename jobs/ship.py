@@ -94,8 +94,8 @@ def ship(options: Options) -> dict[str, Any]:
         learned = sources.hear(data, codec, thanked, options.device)
         record = {
             "codec": codec.spec.to_json(),
-            "size": _size(codec, folder),
-            "training": _training(position, history, options),
+            "size": {**card.count_parameters(codec), "num_bytes": (folder / weights.OWN_TENSORS).stat().st_size},
+            "training": _training(position, history),
             "data": _data(learned),
             "quality": quality,
             "speed": {**speed, "load_seconds": load_seconds},
@@ -161,18 +161,7 @@ def _measure(codec: NeuCodec, options: Options, listed: Path) -> tuple[dict[str,
     return quality, speed
 
 
-def _size(codec: NeuCodec, folder: Path) -> dict[str, int]:
-    total = sum(p.numel() for p in codec.parameters())
-    decoding = sum(p.numel() for part in (codec.decoder, codec.quantizer.project_out) for p in part.parameters())
-    return {
-        "parameters": total,
-        "encoder_parameters": total - decoding,
-        "decoder_parameters": decoding,
-        "num_bytes": (folder / weights.OWN_TENSORS).stat().st_size,
-    }
-
-
-def _training(position: Position, history: History, options: Options) -> dict[str, Any]:
+def _training(position: Position, history: History) -> dict[str, Any]:
     return {
         "recipe": position.recipe,
         "step": position.step,

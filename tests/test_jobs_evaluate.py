@@ -78,17 +78,21 @@ def test_unknown_metrics_and_codecs_are_usage_errors(corpus, capsys):
 
 
 def test_agreement_of_a_codec_with_itself_is_whole_and_with_another_is_not(corpus, capsys):
-    flags = ["--input", str(corpus), "--teacher", "tiny"]
+    flags = ["--input", str(corpus), "--teacher", "tiny", "--metrics", "mel_mse"]
     assert agreement.main([*flags, "--student", "tiny"]) == 0
-    assert capsys.readouterr().out.count("1.000") == 4
+    codes, sound = capsys.readouterr().out.split("there and back")
+    assert codes.count("1.000") == 4
+    assert len(set(sound.splitlines()[1].split()[1:])) == 1  # both columns of mel_mse
     assert agreement.main([*flags, "--student", "other"]) == 0
-    assert "1.000" not in capsys.readouterr().out.split("within")[0]
+    codes, sound = capsys.readouterr().out.split("there and back")
+    assert "1.000" not in codes.split("within")[0]
+    assert len(set(sound.splitlines()[1].split()[1:])) == 2
 
 
 def test_agreement_cuts_a_students_extra_frame(corpus, tmp_path):
     report = tmp_path / "report.json"
     flags = ["--input", str(corpus), "--teacher", "teacher", "--student", "student", "--json", str(report)]
-    assert agreement.main(flags) == 0
+    assert agreement.main([*flags, "--metrics", "mel_mse"]) == 0
     found = json.loads(report.read_text())
     assert found["frames"] == 50 + 65 + 80 + 95 + 50
     assert np.array(found["confusion"]).sum() == found["frames"] * 8

@@ -9,7 +9,7 @@ from training_toys import TINY, voice, wav
 import codec
 from codec.training.recipes import RECIPES
 from codec.weights import load_codec
-from jobs import evaluate, ship, train
+from jobs import agreement, evaluate, ship, train
 from jobs.options import parse
 from jobs.shipping import card, history, sources
 from jobs.training import checkpoints
@@ -139,6 +139,21 @@ def test_the_card_has_the_commands_curves_and_sounds(places, shipped):
     )
     assert {path.name for path in (shipped / "samples").iterdir()} == {"clip20.flac", "clip20.original.flac"}
     assert (shipped / "heldout.txt").read_text() == (places / "list.txt").read_text()
+
+
+def test_agreement_puts_its_table_into_the_card_of_the_teacher_alone(places, shipped, tmp_path, capsys):
+    flags = ["--teacher", "tiny", "--student", "tiny", "--student-weights", places / "run" / "codec"]
+    flags += ["--input", places / "unheard", "--metrics", "mel_mse", "--card", shipped]
+    flags = [str(flag) for flag in flags]
+    before = card.read(shipped)
+    assert agreement.main([*flags, "--teacher-weights", str(places / "run" / "codec")]) == 2
+    assert "ship it first" in capsys.readouterr().err
+    assert agreement.main([*flags, "--teacher-weights", str(shipped)]) == 0
+    after = card.read(shipped)
+    assert {**before, "agreement": after["agreement"]} == after
+    text, found = (shipped / "README.md").read_text(), after["agreement"]
+    assert f"| exact codes | {found['code_match']:.3f} | 0.02 |" in text
+    assert "| log-mel error (MSE) | {:.3f} | {:.3f} |".format(*found["reconstruction"]["mel_mse"]) in text
 
 
 def test_shipping_again_replaces_all_of_it(places, shipped, tmp_path):

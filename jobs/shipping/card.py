@@ -6,6 +6,7 @@ from typing import Any
 
 from codec.evaluation.agreement import PAPER
 from codec.evaluation.metrics import PAPER_RECONSTRUCTION
+from codec.neucodec import NeuCodec
 from jobs.shipping.sources import shown_licence
 
 RECORD, CARD = "card.json", "README.md"
@@ -73,6 +74,13 @@ def read(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {RECORD}; `neutok ship` writes one")
     return json.loads(path.read_text())
+
+
+def count_parameters(codec: NeuCodec) -> dict[str, int]:
+    """How many numbers a codec has, and how many of them encoding and decoding need."""
+    total = sum(p.numel() for p in codec.parameters())
+    decoding = sum(p.numel() for part in (codec.decoder, codec.quantizer.project_out) for p in part.parameters())
+    return {"parameters": total, "encoder_parameters": total - decoding, "decoder_parameters": decoding}
 
 
 def render(record: dict[str, Any]) -> str:
