@@ -18,7 +18,8 @@ class Codec(Protocol):
     def encode(self, waveforms: Tensor, num_samples: Tensor) -> Tensor:
         """Codes of a batch of clips of different lengths; a row's codes do not depend on its batch mates.
 
-        Args: waveforms: float32 [B, 1, T] at spec.input_rate. num_samples: int64 [B], each row's own length.
+        Args: waveforms: float32 [B, 1, T] at spec.input_rate. num_samples: int64 [B], each row's own length,
+            best on the CPU.
         Returns: int32 [B, K, F]; codes past a row's own spec.num_frames(num_samples) are 0.
         Raises: ValueError if not [B, 1, T], or if a row is shorter than one hop.
         """

@@ -72,7 +72,7 @@ class NeuCodec(nn.Module):
         """Codes of a batch of clips of different lengths; a row's codes do not depend on its batch mates.
 
         Args: waveforms: float32 [B, 1, T] at spec.input_rate. num_samples: int64 [B], each row's own length; what lies
-            past it is not read.
+            past it is not read. It is looked at on the CPU: lying there, nothing waits for a GPU's queue.
         Returns: int32 [B, 1, F]; codes past a row's own spec.num_frames(num_samples) are 0.
         Raises: ValueError if not [B, 1, T], or if a row is shorter than one hop or longer than T.
         """
@@ -188,8 +188,12 @@ def build_semantic(config: CodecConfig) -> nn.Module | None:
 
 
 def _unless_equal(counts: Tensor, full: int, device: torch.device) -> Tensor | None:
-    """`counts`, or None where every row has the full count: no mask. Asked on the CPU, waits for nothing."""
-    return None if bool((counts == full).all()) else counts.to(device)
+    """`counts`, given on the CPU, on the device; or None where every row has the full count: no mask. Never waits."""
+    if bool((counts == full).all()):
+        return None
+    if device.type == "cuda":  # out of other memory, the copy would wait until all work queued so far is done
+        counts = counts.pin_memory()
+    return counts.to(device, non_blocking=True)
 
 
 def unset(config: CodecConfig, name: str) -> NeuCodec:

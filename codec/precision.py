@@ -2,7 +2,7 @@
 
 float32 is the definition: strict on every device. tf32 lets a GPU round the inputs of its products; bfloat16 also
 stores the weights of linear and convolution layers so. Norms, softmax, activations, mel features and quantizer stay
-in float32 in all of them.
+in float32 in all of them. bfloat16+compiled is for a GPU: the semantic layers go through a compiler (compiled.py).
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from torch import nn
 
 from codec.nn.layers import Conv1d, Linear
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "bfloat16+compiled")
 
 
 def convert(model: nn.Module, precision: str) -> nn.Module:
     """Store the layers that hold nearly all weights as `precision` computes them, in place. Raises: ValueError."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if precision == "bfloat16":
+    if precision.startswith("bfloat16"):
         for module in model.modules():
             if isinstance(module, (Linear, Conv1d)):
                 module.to(torch.bfloat16)

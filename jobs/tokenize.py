@@ -33,7 +33,9 @@ POSITIVE = ("max_seconds", "split_seconds", "batch_seconds", "decode_workers", "
 class Options(Source):
     codec: str = option("neucodec, distill-neucodec, …", "neucodec")
     weights: str | None = option("Hub id, file or folder; `seeded` for random ones (default: as published)", None)
-    precision: Literal["float32", "tf32", "bfloat16"] = option("of the codec's arithmetic", "float32")
+    precision: Literal["float32", "tf32", "bfloat16", "bfloat16+compiled"] = option(
+        "of the codec's arithmetic; compiled is for GPUs", "float32"
+    )
     format: Literal["parquet", "webdataset"] = option("of the shards", "parquet")
     max_seconds: float = option("a longer clip is a reject, too_long", 60.0)
     split_seconds: float | None = option("cut longer clips at the quietest point instead", None)

@@ -122,7 +122,8 @@ class Encoder:
         try:
             with torch.inference_mode():
                 waveforms = batch.waveforms.to(self.device, non_blocking=True)
-                codes = self.codec.encode(waveforms, batch.num_samples.to(self.device, non_blocking=True))
+                # lengths stay where a codec reads them: to fetch them back would wait for the batch before this one
+                codes = self.codec.encode(waveforms, batch.num_samples)
                 arrived = None
                 if on_gpu:
                     landing = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)

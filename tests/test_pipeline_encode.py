@@ -136,3 +136,14 @@ def test_a_refused_piece_goes_by_the_name_of_its_clip():
 def test_nothing_in_nothing_out():
     assert list(encode([], ToyCodec(), 1.0)) == []
     assert isinstance(next(encode([segments(1)], ToyCodec(), 0.001)), TokenRecord)
+
+
+def test_lengths_are_given_where_a_codec_reads_them():
+    """On a GPU, fetching them back from there would wait for the batch before."""
+
+    class Elsewhere(NullCodec):
+        def encode(self, waveforms, num_samples):
+            assert waveforms.device.type == "meta" and num_samples.device.type == "cpu"
+            return super().encode(torch.zeros(waveforms.shape), num_samples)
+
+    assert len(list(encode([segments(5)], Elsewhere("meta"), 3.0))) == 5
