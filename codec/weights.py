@@ -2,8 +2,9 @@
 
 `weights` names them: a Hub id (`owner/name`, with `@revision` to pin it), a file, a folder, "seeded", or None for the
 published ones. A folder holds our own codec.safetensors and codec.json (itself, or in its folder `codec`, as a training
-run's output does), or a published pytorch_model.bin, or a model.safetensors of transformers. Where those lack the speech model, its own published weights are taken from a folder
-`w2v-bert-2.0` or `distilhubert` inside that folder or beside it, else from the Hub.
+run's output does), or a published pytorch_model.bin, or a model.safetensors of transformers. Where those lack the
+speech model, its own published weights are taken from a folder `w2v-bert-2.0` or `distilhubert` inside that folder or
+beside it, else from the Hub.
 """
 
 import hashlib
