@@ -4,6 +4,7 @@ Its weights in float16, and a card with where it comes from, how good it is and 
 is measured here, on the weights as they are shipped; nothing is put in place before all of it is known.
 """
 
+import shlex
 import shutil
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from jobs import evaluate
 from jobs.benches.machine import hardware
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.shipping import card, samples, sources
-from jobs.shipping.history import History, read_history
+from jobs.shipping.history import History, device_of, read_history
 from jobs.shipping.samples import Sample
 from jobs.shipping.sources import Learned
 from jobs.training.checkpoints import Position
@@ -52,6 +53,7 @@ class Options:
     checkpoint: str = option("best, latest, or the path of one", "best")
     start: str | None = option("the run's own --start, where it kept a part of that frozen", None)
     attributions: tuple[str, ...] = option("Markdown tables headed Source, Attribution, …: whom to thank", ())
+    commands: str | None = option("a file with the commands of attempts that the run's log does not tell", None)
     list: str | None = option(f"a file that names the clips to measure; default: {LISTED} at --to, or all", None)
     metrics: tuple[str, ...] = option(f"which of {', '.join(METRICS)}; default: all", tuple(METRICS), separator=",")
     samples: tuple[str, ...] = option("clips to listen to", SAMPLES, separator=",")
@@ -78,6 +80,7 @@ def ship(options: Options) -> dict[str, Any]:
     codec, position = codec_at(checkpoint_of(options.run, options.checkpoint), options.start)
     history = read_history(options.run, position.step)
     listed = Path(options.list or Path(options.to) / LISTED)
+    told = Path(options.commands).read_text().strip() if options.commands else None
     if options.list and not listed.is_file():
         raise ValueError(f"no list of clips at {listed}")
     with tempfile.TemporaryDirectory(prefix="neutok-") as scratch:
@@ -95,7 +98,7 @@ def ship(options: Options) -> dict[str, Any]:
         record = {
             "codec": codec.spec.to_json(),
             "size": {**card.count_parameters(codec), "num_bytes": (folder / weights.OWN_TENSORS).stat().st_size},
-            "training": _training(position, history),
+            "training": _training(position, history, told, options),
             "data": _data(learned),
             "quality": quality,
             "speed": {**speed, "load_seconds": load_seconds},
@@ -152,17 +155,19 @@ def _measure(codec: NeuCodec, options: Options, listed: Path) -> tuple[dict[str,
         "speakers": len({each.speaker for each in measured}),
         **{name: found[name] for name in ("seconds", "means", "codes", "rejects")},
     }
-    machine = hardware(options.device)
     speed = {
         "encode": found["seconds"] / found["encode_seconds"],
         "decode": found["seconds"] / found["decode_seconds"],
-        "hardware": machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads",
+        "hardware": device_of(hardware(options.device)),
     }
     return quality, speed
 
 
-def _training(position: Position, history: History) -> dict[str, Any]:
+def _training(position: Position, history: History, told: str | None, options: Options) -> dict[str, Any]:
+    last = history.attempts[-1].command
     return {
+        "told": told,
+        "goes_on": _going_on(last, options.to) if last else None,
         "recipe": position.recipe,
         "step": position.step,
         "steps": position.recipe["steps"],
@@ -172,6 +177,15 @@ def _training(position: Position, history: History) -> dict[str, Any]:
         "attempts": [asdict(attempt) for attempt in history.attempts],
         "curves": sorted(history.curves()),
     }
+
+
+def _going_on(command: str, to: str) -> str:
+    """The command that trains further from what was shipped alone: another --output, and these weights as --start."""
+    words = shlex.split(command)
+    words[words.index("--output") + 1] += "-on"
+    if "--start" in words:
+        del words[words.index("--start") : words.index("--start") + 2]
+    return shlex.join([*words, "--start", to])
 
 
 def _data(learned: Learned) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from jobs.__main__ import COMMANDS, main
-from jobs.options import option, parse
+from jobs.options import as_flags, option, parse
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ def test_wrong_flags_end_with_code_2(argv, capsys):
         toy(*argv)
     assert stopped.value.code == 2
     assert "--" in capsys.readouterr().err
+
+
+def test_options_become_the_flags_they_are_made_of():
+    argv = ["--input", "p", "q r", "--limit", "3", "--language", "de", "fr", "--dry-run"]
+    assert as_flags(toy(*argv)) == argv and as_flags(toy("--input", "p")) == ["--input", "p"]
 
 
 def test_help_names_every_field_with_its_line_and_default(capsys):

@@ -1,13 +1,17 @@
 """A trained run ships: weights that load, and a card whose every figure is the one that measuring gives."""
 
 import json
+import shlex
+from dataclasses import replace
 
 import pytest
 import torch
-from training_toys import TINY, voice, wav
+from training_toys import TINY, TINY_CODEC, voice, wav
 
 import codec
-from codec.training.recipes import RECIPES
+from codec.config import SpectralConfig
+from codec.training.recipes import RECIPES, Weights
+from codec.training.start import begin, folded
 from codec.weights import load_codec
 from jobs import agreement, evaluate, ship, train
 from jobs.options import parse
@@ -16,6 +20,19 @@ from jobs.training import checkpoints
 from jobs.training.export import checkpoint_of, codec_at
 from jobs.training.options import TrainOptions
 
+STUDENT_ALONE = replace(
+    TINY,
+    name="tiny",
+    codec=replace(TINY_CODEC, acoustic=SpectralConfig(spectra=((256, 20, 2),), width=16, blocks=1, out_width=32)),
+)
+STUDENT = replace(
+    STUDENT_ALONE,
+    name="student",
+    trains=("acoustic", "fuse"),
+    starts_from="tiny",
+    teacher=True,
+    weights=Weights(semantic=0.0, distillation=5.0),
+)
 THANKS = """# Whom to thank
 
 | Source (GitHub) | Commit | Clips | Attribution | Where it is stated | Remarks |
@@ -29,6 +46,7 @@ THANKS = """# Whom to thank
 def tiny_recipe():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "tiny", TINY)
+        patch.setitem(RECIPES, "student", STUDENT)
         patch.setitem(codec.CODECS, "tiny", lambda device, weights, precision: load_codec("tiny", device, weights))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -131,7 +149,7 @@ def test_the_card_names_every_source_with_its_hours_and_whom_to_thank(places, sh
 def test_the_card_has_the_commands_curves_and_sounds(places, shipped):
     record, text = card.read(shipped), (shipped / "README.md").read_text()
     attempts = record["training"]["attempts"]
-    assert [attempt["first_step"] for attempt in attempts] in ([0], [0, 6])
+    assert [attempt["first_step"] for attempt in attempts] == [0]  # the second only went on as the first
     assert f"neutok train --recipe tiny --input {places / 'learned'} --output {places / 'run'}" in text
     assert all("torch" in attempt["hardware"] for attempt in attempts)
     assert record["training"]["curves"] and all(
@@ -139,6 +157,34 @@ def test_the_card_has_the_commands_curves_and_sounds(places, shipped):
     )
     assert {path.name for path in (shipped / "samples").iterdir()} == {"clip20.flac", "clip20.original.flac"}
     assert (shipped / "heldout.txt").read_text() == (places / "list.txt").read_text()
+
+
+def test_what_shipped_can_be_trained_further_by_the_command_in_its_card(places, shipped):
+    words = shlex.split(card.read(shipped)["training"]["goes_on"])
+    options = parse(TrainOptions, [*words[2:], "--steps", "1"], "test", "")
+    assert (options.output, options.start) == (str(places / "run-on"), str(shipped))
+    model = load_codec("tiny", weights=str(shipped))
+    begun = folded(begin(options.chosen(), model, None).codec)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in begun.state_dict().items())
+    assert train.train(options, lambda: False)
+    with pytest.raises(ValueError, match="other sizes"):
+        begin(STUDENT_ALONE, model, None)
+
+
+def test_a_students_checkpoint_is_whole_with_what_it_began_with_and_only_with_that(places, shipped, tmp_path):
+    flags = ["--recipe", "student", "--start", shipped, "--input", places / "learned", "--output", tmp_path]
+    flags = [str(flag) for flag in [*flags, "--device", "cpu", "--workers", "0", "--steps", "2"]]
+    assert train.train(parse(TrainOptions, flags, "test", ""), lambda: False)
+    path = checkpoint_of(str(tmp_path), "latest")
+    student, _ = codec_at(path, str(shipped))
+    exported = load_codec("student", weights=str(tmp_path))
+    assert all(torch.equal(exported.state_dict()[name], value) for name, value in student.state_dict().items())
+    for start, told in (
+        (None, "give the run's --start"),
+        (str(places / "run"), "does not hold the decoder, quantizer"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            codec_at(path, start)
 
 
 def test_agreement_puts_its_table_into_the_card_of_the_teacher_alone(places, shipped, tmp_path, capsys):
@@ -195,7 +241,7 @@ def test_an_attempt_that_repeats_steps_counts_instead_of_the_one_it_repeats(tmp_
     log(10, (15, 1.5), (20, 1.0), (25, 0.9))
     found = history.read_history(str(tmp_path), 20)
     assert found.points("train", "mel") == [(5, 3.0), (10, 2.0), (15, 1.5), (20, 1.0)]
-    assert [attempt.command for attempt in found.attempts] == [None, None]
+    assert [attempt.command for attempt in found.attempts] == [None]
 
 
 def test_a_codec_that_does_not_ship_says_how_to_get_one(monkeypatch, tmp_path):

@@ -37,8 +37,9 @@ def _start_decoder(decoder: VocosDecoder) -> None:
 def begin(recipe: Recipe, base: NeuCodec | None, semantic: State | str | None) -> Generator:
     """The generator of a recipe, before its first step.
 
-    Args: base: the codec of `recipe.starts_from`, which also teaches if the recipe says so. semantic: where the frozen
-        speech model of this codec comes from when the base has none that fits: its parameters, or "seeded".
+    Args: base: the codec of `recipe.starts_from`, which also teaches if the recipe says so; or, for a recipe that
+        starts from none, one of its own to go on with. semantic: where the frozen speech model of this codec comes
+        from when the base has none that fits: its parameters, or "seeded".
     Raises: ValueError if what the recipe needs is not given.
     """
     codec = fresh_codec(recipe)
@@ -55,6 +56,10 @@ def begin(recipe: Recipe, base: NeuCodec | None, semantic: State | str | None) -
                 f"recipe {recipe.name} begins with a codec of recipe {recipe.starts_from}; give it by --start"
             )
         _take_over(codec, base, recipe)
+    elif base is not None:  # goes on from weights alone: judges, optimizers and schedule begin anew
+        if base.config != recipe.codec:
+            raise ValueError(f"the codec {base.name!r} given to go on with has other sizes than recipe {recipe.name}")
+        codec.load_state_dict(base.state_dict())
     has_own = base is not None and base.config.semantic == recipe.codec.semantic
     if recipe.codec.semantic is not None and "semantic" not in recipe.trains and not has_own:
         if semantic is None:

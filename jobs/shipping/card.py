@@ -55,6 +55,10 @@ tests and teaching. To train a speech model that is to sound good, use the publi
 - Its weights are under neutok's licence, Apache-2.0. The recordings keep their own, named below.
 """
 
+PHASE = (
+    """SI-SDR compares sample by sample: a decoder that makes its own phases is far below zero, however it sounds."""
+)
+
 SHARDS = """\
 The recordings were changed before: mixed to mono, brought to 16 kHz, silence at both ends cut, stored as FLAC or as
 Opus at about 40 kbit/s. None of their publishers endorses this codec.
@@ -124,6 +128,8 @@ def quality(record: dict[str, Any]) -> str:
     for name, mean in found["means"].items():
         lines += [f"- {METRIC_NAMES[name]} has no value for {n} clips: {why}" for why, n in mean["failed"].items()]
     lines += [f"- Not measured: {n} clips, {why}" for why, n in found["rejects"].items()]
+    if "si_sdr" in found["means"]:
+        lines.append(f"- {PHASE}")
     here, there = found["codes"], record["data"]["codes"]
     lines += [
         f"- Codes over these clips: {use(here)}.",
@@ -219,13 +225,26 @@ def training(record: dict[str, Any]) -> str:
             f"The best by {METRIC_NAMES[judged[1]]} over clips for validation ({judged[2]:.3f}, step {judged[0]:,})."
         )
     lines.append("")
-    for attempt in done["attempts"]:
+    attempts = done["attempts"]
+    for attempt in attempts:
         lines.append(f"- From step {attempt['first_step']:,}: {attempt['hardware'] or 'hardware not logged'}")
     lines += ["", "```"]
-    for attempt in done["attempts"]:
-        lines += [f"# from step {attempt['first_step']:,}", attempt["command"] or "# command not logged"]
-    lines += ["```", ""]
-    lines.append("The last command goes on from the latest checkpoint at its --output.\n")
+    if done["told"]:
+        lines.append(done["told"])
+    for attempt in attempts:
+        if attempt["command"]:
+            lines += [f"# from step {attempt['first_step']:,}", attempt["command"]]
+        elif not done["told"]:
+            lines.append(f"# from step {attempt['first_step']:,}: command not logged")
+    lines += ["```", "", "The last command, given again, goes on from the latest checkpoint at its --output."]
+    if done["goes_on"] and not recipe["starts_from"]:
+        lines += [
+            "Where that is gone, this goes on from the weights here, with new judges and a new schedule:\n",
+            "```",
+            done["goes_on"],
+            "```",
+        ]
+    lines.append("")
     lines += [f"![{name}](curves/{name})" for name in done["curves"]]
     lines.append("\nEvery setting is under `training` in [card.json](card.json).")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,10 @@ CURVES = (  # kind of record, name, title, file
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """From which step, by which command, on what; the latter two are None where the log does not tell."""
+    """From which step, by which command, on what; the latter two are None where the log does not tell.
+
+    Attempts that only went on as the one before them are one.
+    """
 
     first_step: int
     command: str | None
@@ -27,6 +30,8 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class History:
+    """All attempts of a run, and what they logged."""
+
     attempts: tuple[Attempt, ...]
     records: tuple[dict[str, Any], ...]  # of kind "train" and "validation", by step, what was repeated only once
 
@@ -59,7 +64,9 @@ def read_history(run: str, last_step: int) -> History:
         end = kept[number + 1][1] if number + 1 < len(kept) else last_step
         said = _lines(path)
         told = next((each for each in said if each["kind"] == "began"), {})
-        attempts.append(Attempt(begin, told.get("command"), _machine(told)))
+        attempt = Attempt(begin, told.get("command"), _machine(told))
+        if not attempts or (attempt.command, attempt.hardware) != (attempts[-1].command, attempts[-1].hardware):
+            attempts.append(attempt)
         records += [each for each in said if each["kind"] in ("train", "validation") and each["step"] <= end]
     return History(tuple(attempts), tuple(records))
 
@@ -77,5 +84,11 @@ def _machine(told: dict[str, Any]) -> str | None:
     if "hardware" not in told:
         return None
     known, ranks = told["hardware"], told["ranks"]
-    each = known["gpu"] or f"{known['processor']}, {known['threads']} threads"
-    return f"{ranks} × {each}, torch {known['torch']}" if ranks > 1 else f"{each}, torch {known['torch']}"
+    each = f"{device_of(known)}, torch {known['torch']}"
+    return f"{ranks} × {each}" if ranks > 1 else each
+
+
+def device_of(known: dict[str, Any]) -> str:
+    """What `hardware` found, in a few words."""
+    threads = known["threads"]
+    return known["gpu"] or f"{known['processor']}, {threads} thread{'s' * (threads > 1)}"

@@ -101,7 +101,7 @@ def hear(data: Data, codec: Codec, sources: dict[tuple[str, str], Source], devic
             source = sources[source_key(clip.utterance)]
             source.clips += 1
             source.seconds += len(clip.waveform) / codec.spec.input_rate
-            source.speakers |= {clip.utterance.speaker} - {None}
+            source.speakers |= {name for name in [clip.utterance.speaker] if name and not name.endswith("unknown")}
             source.languages[clip.utterance.language or "?"] += 1
             if len(clip.waveform) >= codec.spec.hop_length:
                 waveform = torch.from_numpy(clip.waveform)[None, None].to(device)

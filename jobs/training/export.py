@@ -58,8 +58,10 @@ def _take_frozen(codec: NeuCodec, position: Position, start: str | None) -> None
         raise ValueError(f"the run kept {names} of {source} frozen and did not save it; give the run's --start")
     base = weights.load_codec(source, weights=start)
     for name in position.frozen:
-        part = getattr(base, name, None)
-        if part is not None:
-            codec.get_submodule(name).load_state_dict(part.state_dict())
+        ours, theirs = codec.get_submodule(name).state_dict(), base.state_dict()
+        for key in ours:
+            found = theirs.get(f"{name}.{key}")
+            if found is not None and found.shape == ours[key].shape:
+                ours[key].copy_(found)
     if module_hashes([(name, codec.get_submodule(name)) for name in position.frozen]) != position.frozen:
         raise ValueError(f"{start} does not hold the {names} that this run began with; give the run's own --start")

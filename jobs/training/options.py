@@ -21,7 +21,9 @@ class TrainOptions:
     language: tuple[str, ...] = option("only these languages", (), separator=",")
     validation: tuple[str, ...] = option("clips to listen to while training, as --input; never trained on", ())
     validation_clips: int = option("how many of them", 16)
-    start: str | None = option("weights of the codec that the recipe begins with or learns from; or `seeded`", None)
+    start: str | None = option(
+        "weights of the codec that the recipe goes on with, begins with or learns from; or `seeded`", None
+    )
     semantic: str | None = option("weights that hold the frozen speech model; or `seeded`", None)
     steps: int | None = option("stop after this step; default: the recipe's", None)
     hours: float | None = option("stop after this many hours of this attempt, with a checkpoint", None)

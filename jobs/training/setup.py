@@ -83,8 +83,8 @@ def set_up(options: TrainOptions, ranks: Ranks, data: Data, say: Callable[[str],
 def _given(recipe: Recipe, options: TrainOptions) -> tuple[NeuCodec | None, State | str | None]:
     """The codec to begin with, and where a frozen speech model comes from."""
     base, semantic = None, None
-    if recipe.starts_from is not None and options.start is not None:
-        source = RECIPES[recipe.starts_from]
+    if options.start is not None:
+        source = RECIPES[recipe.starts_from or recipe.name]
         if options.start == "seeded":
             base = seed(NeuCodec(source.codec, source.name))
         else:
