@@ -92,7 +92,7 @@ def ship(options: Options) -> dict[str, Any]:
             codec, options.samples_from, options.samples, options.sample_seconds, options.device
         )
         _say(f"measuring {codec.spec.name} {codec.spec.revision} of step {position.step}")
-        quality, speed = _measure(codec, options, listed)
+        quality, speed = _measure(codec, options, listed, sources.speakers_of(data))
         _say("hearing all it learned from")
         learned = sources.hear(data, codec, thanked, options.device)
         record = {
@@ -136,8 +136,13 @@ def _stored(codec: NeuCodec, folder: Path, options: Options) -> tuple[NeuCodec, 
     return loaded, time.perf_counter() - began
 
 
-def _measure(codec: NeuCodec, options: Options, listed: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Quality and speed over the held-out clips, as `neutok evaluate` has them."""
+def _measure(
+    codec: NeuCodec, options: Options, listed: Path, learned_from: set[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Quality and speed over the held-out clips, as `neutok evaluate` has them.
+
+    Raises: ValueError if none can be read, or one of their speakers is among those the codec learned from.
+    """
     names = listed.read_text().split() if listed.is_file() else None
     asked = evaluate.Options(
         input=options.evaluate,
@@ -149,6 +154,8 @@ def _measure(codec: NeuCodec, options: Options, listed: Path) -> tuple[dict[str,
     measured, use, rejects = evaluate.evaluate(codec, asked, names)
     if not measured:
         raise ValueError(f"none of the clips of --evaluate could be read: {dict(rejects)}")
+    if known := sorted({each.speaker for each in measured} & learned_from):
+        raise ValueError(f"the codec learned from {', '.join(known)}; name clips of others with --list")
     found = evaluate.as_dict(measured, use, rejects, asked, codec)
     quality = {
         "clips": len(measured),

@@ -71,7 +71,7 @@ def places(tiny_recipe, tmp_path_factory):
     """A corpus, a run of two attempts over it, clips it never heard, and whom to thank."""
     base = tmp_path_factory.mktemp("ship")
     learned = corpus(base / "learned", [("org/open", "CC-BY-4.0")] * 4 + [("org/free", "CC0-1.0")] * 2)
-    unheard = corpus(base / "unheard", [("org/other", "CC0-1.0")] * 3, first=20, attribution="Otto Other")
+    unheard = corpus(base / "unheard", [("org/other", "CC0-1.0")] * 3, first=20, speaker="u", attribution="Otto")
     (base / "thanks.md").write_text(THANKS)
     (base / "list.txt").write_text("clip20.wav\nclip22.wav\n")
     flags = ["--recipe", "tiny", "--input", str(learned), "--output", str(base / "run"), "--device", "cpu"]
@@ -143,7 +143,7 @@ def test_the_card_names_every_source_with_its_hours_and_whom_to_thank(places, sh
     assert found["org/open"]["seconds"] == pytest.approx(0.6 + 0.7 + 0.8 + 0.6, abs=1e-3)
     assert record["data"]["codes"]["num_codes"] == sum(int((0.6 + 0.1 * (i % 3)) * 50 + 1e-6) for i in range(6))
     assert "org/open at `abc123` | 4 |" in text and "Anna Open" in text and "CC BY 4.0" in text
-    assert "- org/free: its LICENSE read slowly" in text and "Otto Other" in text
+    assert "- org/free: its LICENSE read slowly" in text and "Otto" in text
 
 
 def test_the_card_has_the_commands_curves_and_sounds(places, shipped):
@@ -229,6 +229,15 @@ def test_what_may_not_ship_is_refused_and_nothing_is_written(places, tmp_path, c
     assert ship.main(flags) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
+
+
+def test_a_codec_is_not_measured_on_speakers_it_learned_from(places, tmp_path, capsys):
+    flags = flags_of(places, tmp_path / "to")
+    flags[flags.index("--evaluate") + 1] = str(places / "learned")
+    flags[flags.index("--list") + 1] = str(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("clip1.wav\n")
+    assert ship.main(flags) == 2
+    assert "the codec learned from s1" in capsys.readouterr().err and not (tmp_path / "to").exists()
 
 
 def test_an_attempt_that_repeats_steps_counts_instead_of_the_one_it_repeats(tmp_path):

@@ -83,6 +83,17 @@ def sources_of(data: Data, thanks: dict[str, dict[str, str]]) -> dict[tuple[str,
     return found
 
 
+def speakers_of(data: Data) -> set[str]:
+    """Everyone the clips name."""
+    return {name for utterance in _utterances(data) if (name := _named(utterance))}
+
+
+def _named(utterance: Utterance) -> str | None:
+    """Who speaks; None where the label says that nobody knows."""
+    name = utterance.speaker
+    return None if not name or name.endswith("unknown") else name
+
+
 def source_key(utterance: Utterance) -> tuple[str, str]:
     """(source, licence); the source is the one its labels name, else the corpus."""
     return json.loads(utterance.extra).get("source") or utterance.corpus, utterance.license or ""
@@ -101,7 +112,7 @@ def hear(data: Data, codec: Codec, sources: dict[tuple[str, str], Source], devic
             source = sources[source_key(clip.utterance)]
             source.clips += 1
             source.seconds += len(clip.waveform) / codec.spec.input_rate
-            source.speakers |= {name for name in [clip.utterance.speaker] if name and not name.endswith("unknown")}
+            source.speakers |= {_named(clip.utterance)} - {None}
             source.languages[clip.utterance.language or "?"] += 1
             if len(clip.waveform) >= codec.spec.hop_length:
                 waveform = torch.from_numpy(clip.waveform)[None, None].to(device)
