@@ -1,6 +1,10 @@
 """The measurements of a codec run as they are called, on small codecs, and say what they should."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ from codec.weights import save
 from jobs.bench import main
 from jobs.benches import ragged
 from jobs.parity_clips import RATE, Clip, load_clips, write_prepared
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +73,31 @@ def test_a_codec_whose_rows_leak_is_out_of_bound():
     features = model.features
     model.features = lambda waveforms, num_samples=None: features(waveforms) + len(waveforms)
     assert not ragged.check("leaking", model, [batch]).within_bound
+
+
+HIDDEN = ("ray", "pyarrow", "soundfile", "av", "neucodec")
+HIDE = f"""
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def visible(name, path=None, target=None):
+    return None if name.split(".")[0] in {HIDDEN} else find(name, path, target)
+PathFinder.find_spec = staticmethod(visible)
+"""
+SEEN = f"from importlib.util import find_spec; print([name for name in {HIDDEN} if find_spec(name)])"
+
+
+def test_the_bench_of_a_gpu_runs_whole_with_torch_alone(weights, clips, tmp_path):
+    """On a CPU, with a small codec and little sound, where neither Ray nor Arrow nor decoders can be imported."""
+    (tmp_path / "sitecustomize.py").write_text(HIDE)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    how = {"cwd": ROOT, "env": env, "capture_output": True, "text": True}
+    assert subprocess.run([sys.executable, "-c", SEEN], **how).stdout == "[]\n"
+    command = ["gpu", "--device", "cpu", "--model", "distill-neucodec", "--weights", weights["distill-neucodec"]]
+    command += ["--input", clips, "--output", str(tmp_path / "out"), "--limit", "1", "--batches", "1", "--rounds", "1"]
+    command += ["--total-seconds", "3", "--batch-seconds", "1"]
+    run = subprocess.run([sys.executable, "-m", "jobs.bench", *command], **how)
+    assert run.returncode == 0, run.stdout + run.stderr
+    parts = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]
+    left_out = {name for name, part in parts.items() if part["verdict"] == "left out"}
+    assert left_out == {"peers distill-neucodec", "compiled distill-neucodec"} and len(parts) == 6
+    assert all(part["verdict"] == "done" and part["result"] for name, part in parts.items() if name not in left_out)

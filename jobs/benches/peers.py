@@ -20,6 +20,7 @@ from torch import Tensor
 
 import codec
 from codec.neucodec import NeuCodec
+from codec.precision import computing
 from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
 from jobs.parity import Agreement, agree, encode_together, note
@@ -174,6 +175,10 @@ def measure(
             codes[contender.name], took = clock(lambda c=contender: c.encode(clips), options.device)
             totals[contender.name].append(took)
             note(f"round {turn + 1}: {contender.name} {took:.2f} s")
+    if options.device.startswith("cuda"):
+        # as users call it, a package's convolutions round to TF32 there: its codes are compared without that
+        with computing("float32"):
+            codes |= {peer.name: peer.encode(clips) for peer in contenders if not peer.ours}
     return codes, totals
 
 

@@ -1,0 +1,180 @@
+"""Everything that is to be known of a GPU in one go, on a machine with torch alone: no Ray, no Arrow, no decoders.
+
+    python -m jobs.bench gpu --prepare clips.safetensors --input speech/      # here, where clips can be decoded
+    python -m jobs.bench gpu --input clips.safetensors --output results         # there
+
+Each part is a bench of its own in a process of its own, with a limit of time: whatever happens to one, the others run,
+and what is known so far lies in gpu.json and gpu.txt. The neucodec package is compared with if it can be imported (its
+wheels unpacked on PYTHONPATH will do).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
+
+PROG = "neutok bench gpu"
+ROOT = Path(__file__).parents[2]
+PRECISIONS = ("float32", "tf32", "bfloat16")
+SAMPLE_BYTES = 2  # of a prepared clip
+SHORTEST, LONGEST = 5.0, 30.0  # seconds of a prepared clip
+LEAST_SECONDS = 15.0  # what a part is still begun with
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    input: tuple[str, ...] = option("prepared clips; or audio files and folders, where they can be decoded", ())
+    output: str | None = option("the folder for gpu.json and gpu.txt", None)
+    prepare: str | None = option("decode clips of 5 to 30 s of the input into this .safetensors file, and end", None)
+    megabytes: float = option("the most that --prepare writes", 20.0)
+    model: tuple[str, ...] = option("which codecs", ("neucodec", "distill-neucodec"), separator=",")
+    weights: str = option("a Hub id, file or folder of weights, or 'seeded'", "seeded")
+    device: str = option("where to run", "cuda")
+    minutes: float = option("no part runs longer than what is left of these", 8.0)
+    total_seconds: float = option("of sound for encoding speed; clips come again and again", 3600.0)
+    batch_seconds: float = option("of sound in a batch, padding included", 240.0)
+    batches: int = option("ragged batches of each codec, and a twentieth as many with clips of 30 s", 100)
+    limit: int = option("clips that precisions and packages are compared on", 40)
+    rounds: int = option("how often everything timed is done; the median counts", 3)
+
+    def __post_init__(self) -> None:
+        if (self.output is None) == (self.prepare is None):
+            raise ValueError("give either --output, to measure, or --prepare, to bring clips along")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One bench: what it is called with, and the most seconds it may take. `without` says why it is left out."""
+
+    name: str
+    seconds: float
+    command: tuple[str, ...]
+    without: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    part: str
+    verdict: str
+    seconds: float
+    table: str
+    result: Any  # what the part wrote as JSON, or None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        options = parse(GpuOptions, argv, PROG, __doc__.splitlines()[0])
+        if options.prepare:
+            return prepare(options)
+        Path(options.output).mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        return usage_error(PROG, error)
+    began, outcomes = time.monotonic(), []
+    for part in parts(options):
+        left = options.minutes * 60 - (time.monotonic() - began)
+        outcomes.append(run(part, min(part.seconds, left)))
+        keep(outcomes, options)
+    print(summary(outcomes))
+    return COMPLETE if all(each.verdict in ("done", "left out") for each in outcomes) else INCOMPLETE
+
+
+def prepare(options: GpuOptions) -> int:
+    """Write the clips that fit. Raises: ValueError if there are none."""
+    from jobs.parity_clips import RATE, load_clips, write_prepared
+
+    chosen, room = [], options.megabytes * 1e6
+    for clip in load_clips(options.input, LONGEST):
+        size = SAMPLE_BYTES * len(clip.waveform)
+        if len(clip.waveform) >= SHORTEST * RATE and size <= room:
+            chosen.append(clip)
+            room -= size
+    if not chosen:
+        raise ValueError(f"no clip of {SHORTEST:g} to {LONGEST:g} s in {options.input} fits {options.megabytes:g} MB")
+    write_prepared(Path(options.prepare), chosen)
+    seconds = sum(len(clip.waveform) for clip in chosen) / RATE
+    print(f"{options.prepare}: {len(chosen)} clips, {seconds:.0f} s")
+    return COMPLETE
+
+
+def parts(options: GpuOptions) -> list[Part]:
+    """What there is to measure, the most wanted first."""
+    common = ("--device", options.device)
+    codec = (*common, "--weights", options.weights, "--input", *options.input)
+    rounds, batch = ("--rounds", str(options.rounds)), ("--batch-seconds", str(options.batch_seconds))
+    encode = ("encode", *codec, *rounds, *batch, "--total-seconds", str(options.total_seconds))
+    few = (*codec, *rounds, *batch, "--limit", str(options.limit), "--max-seconds", str(LONGEST))
+    peers = ("peers", *few, "--min-seconds", "0", "--against", "neucodec", "--threads", str(os.cpu_count() or 1))
+    ragged = ("ragged", *codec, "--batches", str(options.batches), "--long-batches", str(options.batches // 20))
+    no_peer = None if find_spec("neucodec") else "the neucodec package is not installed"
+    no_gpu = None if options.device.startswith("cuda") else "compiled layers are for a GPU"
+    kernel_seconds = str(max(1, round(options.batch_seconds)))
+    return [
+        Part("kernel", 60, ("kernel", *common, "--seconds", kernel_seconds)),
+        *(
+            Part(f"encode {name}", 120, (*encode, "--model", name, "--precision", ",".join(PRECISIONS)))
+            for name in options.model
+        ),
+        *(
+            Part(f"peers {name}", 120, (*peers, "--model", name, "--precision", "float32,bfloat16"), no_peer)
+            for name in options.model
+        ),
+        *(Part(f"ragged {name}", 90, (*ragged, "--model", name)) for name in options.model),
+        *(
+            Part(f"precision {name}", 90, ("precision", *few, "--model", name, "--precision", ",".join(PRECISIONS[1:])))
+            for name in options.model
+        ),
+        *(
+            Part(f"compiled {name}", 120, (*encode, "--model", name, "--precision", "bfloat16+compiled"), no_gpu)
+            for name in options.model
+        ),
+    ]
+
+
+def run(part: Part, seconds: float) -> Outcome:
+    """One part, stopped after so many seconds. Its progress goes to the error stream, as it comes."""
+    if part.without:
+        return told(Outcome(part.name, "left out", 0.0, f"left out: {part.without}", None))
+    if seconds < min(part.seconds, LEAST_SECONDS):
+        return told(Outcome(part.name, "no time left", 0.0, "not begun: no time is left", None))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="neutok-gpu-") as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "jobs.bench", *part.command, "--json", str(result)]
+        try:
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=seconds)
+            verdict, table = "done" if done.returncode == 0 else f"exit code {done.returncode}", done.stdout
+        except subprocess.TimeoutExpired as error:
+            verdict, table = f"stopped after {seconds:.0f} s", (error.stdout or b"").decode(errors="replace")
+        found = json.loads(result.read_text()) if result.exists() else None
+    return told(Outcome(part.name, verdict, time.monotonic() - began, table.rstrip(), found))
+
+
+def told(outcome: Outcome) -> Outcome:
+    print(f"\n== {outcome.part}: {outcome.verdict}, {outcome.seconds:.0f} s\n{outcome.table}", flush=True)
+    return outcome
+
+
+def keep(outcomes: Sequence[Outcome], options: GpuOptions) -> None:
+    """What is known so far, for people and for programs."""
+    folder = Path(options.output)
+    text = [f"== {each.part}: {each.verdict}, {each.seconds:.0f} s\n{each.table}\n" for each in outcomes]
+    (folder / "gpu.txt").write_text("\n".join([*text, summary(outcomes), ""]))
+    record = {"options": asdict(options), "parts": {each.part: asdict(each) for each in outcomes}}
+    (folder / "gpu.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    return "\n".join(f"{each.part:28} {each.verdict:22} {each.seconds:>6.0f} s" for each in outcomes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
