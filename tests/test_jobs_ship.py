@@ -253,12 +253,6 @@ def test_an_attempt_that_repeats_steps_counts_instead_of_the_one_it_repeats(tmp_
     assert [attempt.command for attempt in found.attempts] == [None]
 
 
-def test_a_codec_that_does_not_ship_says_how_to_get_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(codec, "SHIPPED", tmp_path)
-    with pytest.raises(ValueError, match="no weights of 'nano_24k' come with"):
-        codec.load("nano_24k")
-
-
 def test_tables_of_thanks_are_read_by_their_heads(tmp_path):
     (tmp_path / "thanks.md").write_text("| Shard | Hours |\n|---|---|\n| open | 3 |\n\n" + THANKS)
     found = sources.read_thanks([str(tmp_path / "thanks.md")])
