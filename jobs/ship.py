@@ -182,7 +182,7 @@ def _training(position: Position, history: History, told: str | None, options: O
         "seconds": position.seconds,
         "best": position.best,
         "attempts": [asdict(attempt) for attempt in history.attempts],
-        "curves": sorted(history.curves()),
+        "curves": list(history.curves()),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from codec.evaluation.agreement import PAPER
 from codec.evaluation.metrics import PAPER_RECONSTRUCTION
 from codec.neucodec import NeuCodec
+from jobs.shipping.history import CURVES
 from jobs.shipping.sources import shown_licence
 
 RECORD, CARD = "card.json", "README.md"
@@ -245,7 +246,8 @@ def training(record: dict[str, Any]) -> str:
             "```",
         ]
     lines.append("")
-    lines += [f"![{name}](curves/{name})" for name in done["curves"]]
+    titles = {f"{file}.svg": title for _, _, title, file in CURVES}
+    lines += [f"![{titles[name]}](curves/{name})" for name in done["curves"]]
     lines.append("\nEvery setting is under `training` in [card.json](card.json).")
     return "\n".join(lines) + "\n"
 
