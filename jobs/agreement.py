@@ -2,14 +2,15 @@
 
 Section 4.2 of the paper: code match, projection similarity, level accuracy, within one level, and Fig. 2's confusion;
 and how well either keeps speech. Both must spell their codes alike and share a quantizer; the paper's figures stand
-beside. `--card` also puts the table into the card of the shipped teacher.
+beside. `--card` also puts the table into the card of the shipped teacher, with the student's training where
+`--student-weights` is its run.
 """
 
 import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
 from jobs.clips import read_clips
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.shipping import card
+from jobs.shipping.history import read_history
+from jobs.training import checkpoints
 from jobs.training.validation import pair_of, there_and_back
 from schemas.audio import Reject
 
@@ -33,7 +36,7 @@ class Options:
     teacher: str = option("the codec whose codes are taken for right")
     student: str = option("the codec compared with it")
     teacher_weights: str | None = option("Hub id, file or folder", None)
-    student_weights: str | None = option("Hub id, file or folder", None)
+    student_weights: str | None = option("Hub id, file or folder, also that of a training run", None)
     corpus: str = option("how the input is laid out", "folder")
     list: str | None = option("a file that names the clips, one a line; default: all", None)
     limit: int | None = option("compare at most so many clips", None)
@@ -66,10 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         Path(options.json).write_text(json.dumps({**found, "rejects": dict(rejects)}, indent=1, sort_keys=True) + "\n")
     if record:
-        sizes = {"student_parameters": card.count_parameters(student)["encoder_parameters"]}
         kept = {name: value for name, value in found.items() if name != "confusion"}
-        card.write(options.card, {**record, "agreement": {**kept, **sizes}})
+        size = card.count_parameters(student)["encoder_parameters"]
+        training = training_of(options.student_weights)
+        card.write(options.card, {**record, "agreement": {**kept, "student_parameters": size, "training": training}})
     return COMPLETE
+
+
+def training_of(run: str | None) -> dict[str, Any] | None:
+    """How a student was trained, if its weights were named by its run's folder."""
+    path = checkpoints.find(run) if run else None
+    if path is None:
+        return None
+    position = checkpoints.load(path)[1]
+    attempts = [asdict(attempt) for attempt in read_history(run, position.step).attempts]
+    return {"step": position.step, "seconds": position.seconds, "recipe": position.recipe, "attempts": attempts}
 
 
 def compare(teacher: Codec, student: Codec, options: Options) -> tuple[dict[str, Any], Counter[str]]:

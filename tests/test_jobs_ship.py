@@ -188,7 +188,7 @@ def test_a_students_checkpoint_is_whole_with_what_it_began_with_and_only_with_th
 
 
 def test_agreement_puts_its_table_into_the_card_of_the_teacher_alone(places, shipped, tmp_path, capsys):
-    flags = ["--teacher", "tiny", "--student", "tiny", "--student-weights", places / "run" / "codec"]
+    flags = ["--teacher", "tiny", "--student", "tiny", "--student-weights", places / "run"]
     flags += ["--input", places / "unheard", "--metrics", "mel_mse", "--card", shipped]
     flags = [str(flag) for flag in flags]
     before = card.read(shipped)
@@ -198,6 +198,7 @@ def test_agreement_puts_its_table_into_the_card_of_the_teacher_alone(places, shi
     after = card.read(shipped)
     assert {**before, "agreement": after["agreement"]} == after
     text, found = (shipped / "README.md").read_text(), after["agreement"]
+    assert f"Trained for {TINY.steps} steps" in text
     assert f"| exact codes | {found['code_match']:.3f} | 0.02 |" in text
     assert "| log-mel error (MSE) | {:.3f} | {:.3f} |".format(*found["reconstruction"]["mel_mse"]) in text
 

@@ -229,15 +229,8 @@ def training(record: dict[str, Any]) -> str:
     attempts = done["attempts"]
     for attempt in attempts:
         lines.append(f"- From step {attempt['first_step']:,}: {attempt['hardware'] or 'hardware not logged'}")
-    lines += ["", "```"]
-    if done["told"]:
-        lines.append(done["told"])
-    for attempt in attempts:
-        if attempt["command"]:
-            lines += [f"# from step {attempt['first_step']:,}", attempt["command"]]
-        elif not done["told"]:
-            lines.append(f"# from step {attempt['first_step']:,}: command not logged")
-    lines += ["```", "", "The last command, given again, goes on from the latest checkpoint at its --output."]
+    lines += ["", *commands(attempts, done["told"]), ""]
+    lines.append("The last command, given again, goes on from the latest checkpoint at its --output.")
     if done["goes_on"] and not recipe["starts_from"]:
         lines += [
             "Where that is gone, this goes on from the weights here, with new judges and a new schedule:\n",
@@ -250,6 +243,17 @@ def training(record: dict[str, Any]) -> str:
     lines += [f"![{titles[name]}](curves/{name})" for name in done["curves"]]
     lines.append("\nEvery setting is under `training` in [card.json](card.json).")
     return "\n".join(lines) + "\n"
+
+
+def commands(attempts: list[dict[str, Any]], told: str | None) -> list[str]:
+    """What was run, as the log tells it, or as it was told by hand for attempts that the log is silent about."""
+    lines = [told] if told else []
+    for attempt in attempts:
+        if attempt["command"]:
+            lines += [f"# from step {attempt['first_step']:,}", attempt["command"]]
+        elif not told:
+            lines.append(f"# from step {attempt['first_step']:,}: command not logged")
+    return ["```", *lines, "```"]
 
 
 def losses_of(recipe: dict[str, Any], step: int) -> str:
@@ -284,6 +288,9 @@ def student(record: dict[str, Any]) -> str:
     for name, (teacher, pupil) in found["reconstruction"].items():
         paper = [number(value) for value in PAPER_RECONSTRUCTION.get(name, ())] or ["", ""]
         lines.append(f"| {METRIC_NAMES[name]} | {number(teacher)} | {number(pupil)} | {paper[0]} | {paper[1]} |")
+    if done := found["training"]:
+        lines += ["", f"Trained for {done['step']:,} steps in {done['seconds'] / 3600:.2f} hours:", ""]
+        lines += commands(done["attempts"], None)
     return "\n".join(lines) + "\n"
 
 
