@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from codec.config import BigCodecConfig
 from codec.nn.activations import SnakeBeta
-from codec.nn.layers import Conv1d
+from codec.nn.layers import Conv1d, time_major
 from codec.nn.masking import zero_tail
 
 
@@ -27,7 +27,7 @@ class BigCodecEncoder(nn.Module):
     def forward(self, waveforms: Tensor, num_hops: Tensor | None = None) -> Tensor:
         """waveforms [B, 1, hops x hop length] -> [B, hops, C]; past a row's own hops lies anything."""
         num_valid = None if num_hops is None else num_hops * self.hop_length
-        x = self.first(zero_tail(waveforms, num_valid, 2))
+        x = self.first(time_major(zero_tail(waveforms, num_valid, 2)))
         for block in self.blocks:
             x = block(x, num_valid)
             num_valid = None if num_valid is None else num_valid // block.stride
@@ -60,4 +60,4 @@ class ResidualUnit(nn.Module):
         self.conv2 = Conv1d(width, width, 1)
 
     def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
-        return x + self.conv2(self.act2(self.conv1(self.act1(x, num_valid)), num_valid))
+        return self.conv2(self.act2(self.conv1(self.act1(x, num_valid)), num_valid)).add_(x)
