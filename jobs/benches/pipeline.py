@@ -1,7 +1,16 @@
-"""Hours of audio per core-hour through the whole path, with a codec that costs nothing: hours / (wall x cores)."""
+"""Hours of audio per core-hour through the whole path, with a codec that costs nothing: hours / (wall x cores).
+
+    python -m jobs.bench pipeline
+    python -m jobs.bench pipeline --codec distill-neucodec --weights seeded --hours 0.5 --against-encode
+
+With --against-encode a real codec also encodes the same clips alone, decoded beforehand, in this process, on as many
+cores as the whole path gets for all of its stages: how much of the codec's speed is left.
+"""
 
 import json
+import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,20 +43,38 @@ class Options:
     decode_workers: int | None = option("processes that decode (default: one per core)", None)
     actors: int | None = option("actors (default: one)", None)
     format: Literal["parquet", "webdataset"] = option("of the shards", "parquet")
+    codec: str = option("which codec; the null codec costs nothing", "null")
+    weights: str | None = option("Hub id, file or folder; `seeded` for random ones (default: as published)", None)
+    precision: str = option("of the codec's arithmetic", "float32")
+    against_encode: bool = option("compare with the codec encoding the same clips alone, by turns", False)
+    rounds: int = option("how often both are run; the medians count", 1)
     folder: str | None = option("where to work; the corpus in it is used again (default: a temporary folder)", None)
     json: str | None = option("write the result to this file too", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(Options, argv, PROG, __doc__)
-    if options.hours <= 0:
-        return usage_error(PROG, f"--hours must be more than 0, got {options.hours}")
+    options = parse(Options, argv, PROG, __doc__.splitlines()[0])
+    if options.hours <= 0 or options.rounds < 1:
+        return usage_error(PROG, f"--hours {options.hours} and --rounds {options.rounds} must be more than 0")
+    if options.against_encode and options.codec == "null":
+        return usage_error(PROG, "--against-encode is for a codec that costs something; name one with --codec")
     with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary:
         folder = Path(options.folder or temporary)
         corpus, path = make_corpus(options, folder)
-        with tempfile.TemporaryDirectory(prefix="out-", dir=folder) as output:
-            result = measure(options, corpus, path, Path(output))
-        result["stages"] = stages(corpus, path, options.unit_mb)
+        alone = Alone(options, path) if options.against_encode else None
+        runs, encoded = [], []
+        for _ in range(options.rounds):
+            with tempfile.TemporaryDirectory(prefix="out-", dir=folder) as output:
+                runs.append(measure(options, corpus, path, Path(output)))
+            if alone:
+                encoded.append(alone.seconds())
+        result = sorted(runs, key=lambda run: run["hours_per_core_hour"])[len(runs) // 2]
+        if alone:
+            whole = statistics.median(run["index_seconds"] + run["work_seconds"] for run in runs)
+            result |= {"encode_seconds": encoded, "share_of_encode": statistics.median(encoded) / whole}
+            result["whole_seconds"] = [run["index_seconds"] + run["work_seconds"] for run in runs]
+        else:
+            result["stages"] = stages(corpus, path, options.unit_mb)
     text = json.dumps(result, indent=1)
     print(text)
     if options.json:
@@ -61,19 +88,25 @@ def make_corpus(options: Options, folder: Path) -> tuple[str, Path]:
     done = path / "made"
     if not done.exists():
         rng = np.random.default_rng(0)
+        stock = min(STOCK, math.ceil(options.hours * 3600 / SHORTEST))
         if options.source == "mp3-tar":
-            write_emilia(path, sounds(STOCK, 24_000, "MP3", rng, SHORTEST, LONGEST), options.hours, 4)
+            write_emilia(path, sounds(stock, 24_000, "MP3", rng, SHORTEST, LONGEST), options.hours, 4)
         else:
-            write_parquet(path, sounds(STOCK, 16_000, "FLAC", rng, SHORTEST, LONGEST), options.hours, 4)
+            write_parquet(path, sounds(stock, 16_000, "FLAC", rng, SHORTEST, LONGEST), options.hours, 4)
         done.touch()
-    return ("emilia" if options.source == "mp3-tar" else "parquet"), path
+    return corpus_of(options), path
+
+
+def corpus_of(options: Options) -> str:
+    return "emilia" if options.source == "mp3-tar" else "parquet"
 
 
 def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str, Any]:
     """One run of the job. Timed are the index and all from the first codec loaded to the manifest, not Ray's start."""
     command = [sys.executable, "-m", "jobs.tokenize", "--corpus", corpus, "--input", str(path), "--output", str(output)]
-    command += ["--codec", "null", "--format", options.format, "--unit-mb", str(options.unit_mb), "--address", "local"]
-    for name in ("decode_workers", "actors"):
+    command += ["--codec", options.codec, "--precision", options.precision, "--format", options.format]
+    command += ["--unit-mb", str(options.unit_mb), "--address", "local"]
+    for name in ("decode_workers", "actors", "weights"):
         if (value := getattr(options, name)) is not None:
             command += ["--" + name.replace("_", "-"), str(value)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
@@ -87,6 +120,8 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
     assert manifest["totals"]["rejects"] == {}, manifest["totals"]["rejects"]
     return {
         "source": options.source,
+        "codec": options.codec,
+        "precision": options.precision,
         "format": options.format,
         "hours": hours,
         "clips": manifest["totals"]["clips"],
@@ -96,6 +131,49 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
         "work_seconds": work,
         "hours_per_core_hour": hours * 3600 / ((index + work) * cores),
     }
+
+
+class Alone:
+    """The codec and nothing else: every clip of the corpus decoded and on its way into a batch beforehand."""
+
+    def __init__(self, options: Options, path: Path) -> None:
+        import torch
+
+        import codec
+        from jobs.benches.encode import make_batches
+        from pipeline.tokenize import Settings
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"  # as the job chooses it
+        self.model = codec.load(options.codec, self.device, options.weights, options.precision)
+        batch_seconds = Settings().seconds_per_batch(self.model)
+        clips = decoded(options, path, self.model.spec.input_rate)
+        self.batches = make_batches(clips, batch_seconds, self.device)[0]
+        self._encode(self.batches[:1])  # warm
+
+    def seconds(self) -> float:
+        from jobs.benches.machine import clock
+
+        return clock(lambda: self._encode(self.batches), self.device)[1]
+
+    def _encode(self, batches: Sequence[Any]) -> None:
+        for waveforms, num_samples in batches:
+            self.model.encode(waveforms, num_samples)
+
+
+def decoded(options: Options, path: Path, rate: int) -> list[Any]:
+    """Every stored clip as a tensor float32 [T] at `rate`."""
+    import torch
+
+    from pipeline.decoding.load import load_native
+    from pipeline.decoding.resample import resample
+    from pipeline.index import Selection, build_index
+    from pipeline.stream import read_unit
+
+    with tempfile.TemporaryDirectory(prefix="neutok-alone-") as folder:
+        index = build_index(corpus_of(options), [str(path)], folder, Selection(), round(options.unit_mb * 2**20))
+        files = [file for unit in index.units for file in read_unit(unit)]
+        return [torch.from_numpy(resample(*load_native(file.data, 60.0), rate)) for file in files]
 
 
 def stages(corpus: str, path: Path, unit_mb: float) -> dict[str, float]:
