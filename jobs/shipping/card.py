@@ -68,9 +68,9 @@ Opus at about 40 kbit/s. None of their publishers endorses this codec.
 
 def write(folder: str | Path, record: dict[str, Any]) -> None:
     """The record, and the card it makes."""
-    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-    (Path(folder) / RECORD).write_text(text + "\n")
-    (Path(folder) / CARD).write_text(render(record))
+    said, kept = render(record), json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    (Path(folder) / RECORD).write_text(kept)
+    (Path(folder) / CARD).write_text(said)
 
 
 def read(folder: str | Path) -> dict[str, Any]:
