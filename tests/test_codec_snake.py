@@ -29,6 +29,16 @@ def test_the_compiled_form_equals_the_plain_form(length):
 
 
 @needs_compiler
+def test_the_compiled_form_takes_many_channels_and_either_memory_layout():
+    x = 3 * torch.randn(2, 200, 70, generator=torch.Generator().manual_seed(0))
+    alpha, beta = torch.linspace(-1, 1, 200), torch.linspace(1, -1, 200)
+    with torch.inference_mode():
+        y = snake_beta(x, alpha, beta)
+        torch.testing.assert_close(y, plain_snake_beta(x, alpha, beta), atol=1e-5, rtol=1e-5)
+        assert torch.equal(snake_beta(x.transpose(1, 2).contiguous().transpose(1, 2), alpha, beta), y)
+
+
+@needs_compiler
 def test_the_compiled_form_ends_each_row_at_its_own_end():
     x, alpha, beta = example(3, 2000)
     num_valid = torch.tensor([2000, 1030, 3])

@@ -44,3 +44,14 @@ def test_hidden_states_equal_those_of_transformers(monkeypatch):
         wanted = reference(features, attention_mask=mask.long(), output_hidden_states=True).hidden_states[2]
         got = model(torch.zeros(len(HOPS), 1, 320), num_hops)
     torch.testing.assert_close(got[mask], wanted[mask], atol=2e-5, rtol=1e-5)
+
+
+def test_attention_in_pieces_is_attention_at_once(monkeypatch):
+    torch.manual_seed(0)
+    attention = w2v_bert.Attention(SIZE)
+    x, distances = torch.randn(2, 101, 32), w2v_bert.relative_positions(101, 64, 8, torch.device("cpu"))
+    hidden = torch.arange(101) >= torch.tensor([101, 40])[:, None, None, None]
+    whole = attention(x, distances, hidden)  # where something is learned
+    monkeypatch.setattr(w2v_bert, "CACHED_BIASES", 7 * 2 * 4 * 101)
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(x, distances, hidden), whole, atol=1e-6, rtol=1e-5)

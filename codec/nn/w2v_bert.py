@@ -9,8 +9,10 @@ from torch.nn.functional import glu, pad, scaled_dot_product_attention, silu
 
 from codec.config import W2VBertConfig
 from codec.nn.fbank import fbank
-from codec.nn.layers import Conv1d, Linear
+from codec.nn.layers import Conv1d, Linear, on_cpu_for_good
 from codec.nn.masking import is_valid
+
+CACHED_BIASES = 1 << 22  # of queries against all keys of a batch: as many at once as stay in a CPU's cache
 
 
 class W2VBert(nn.Module):
@@ -91,13 +93,15 @@ class Attention(nn.Module):
             part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
         # each query meets each known distance once, and the products are then dealt out to the keys
-        scale = query.shape[-1] ** -0.5
-        products = query @ (self.distance.weight.to(query.dtype).T * scale)
-        bias = products.gather(3, distances.expand(*products.shape[:2], -1, -1))
-        if hidden_keys is not None:
-            bias = bias.masked_fill(hidden_keys, float("-inf"))
-        x = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.out(x.transpose(1, 2).flatten(2))
+        known = self.distance.weight.to(query.dtype).T * query.shape[-1] ** -0.5
+        size = max(1, CACHED_BIASES // key[..., 0].numel()) if on_cpu_for_good(x) else x.shape[1]
+        seen = []
+        for some, apart in zip(query.split(size, 2), distances.split(size), strict=True):
+            bias = (some @ known).gather(3, apart.expand(*some.shape[:2], -1, -1))
+            if hidden_keys is not None:
+                bias = bias.masked_fill_(hidden_keys, float("-inf"))
+            seen.append(scaled_dot_product_attention(some, key, value, attn_mask=bias).transpose(1, 2))
+        return self.out(torch.cat(seen, 1).flatten(2))
 
 
 class ConvModule(nn.Module):
@@ -111,6 +115,6 @@ class ConvModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = glu(self.expand(self.norm(x)), -1)
-        x = pad(x.transpose(1, 2), (self.depthwise.kernel_size[0] - 1, 0))
-        x = self.depthwise(x).transpose(1, 2)
+        x = pad(x, (0, 0, self.depthwise.kernel_size[0] - 1, 0))
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return self.project(silu(self.depthwise_norm(x)))
