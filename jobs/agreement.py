@@ -19,6 +19,7 @@ from codec.base import Codec
 from codec.evaluation import metrics
 from codec.evaluation.agreement import PAPER, Agreement, code_vectors
 from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
+from codec.training.step import module_hashes
 from jobs.clips import read_clips
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.shipping import card
@@ -60,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{options.card} is the card of weights {record['codec']['revision']}, the teacher has "
                 f"{teacher.spec.revision}; ship it first, or give that folder as --teacher-weights"
             )
+        if record and not share(teacher, student, ("quantizer", "decoder")):
+            raise ValueError(
+                f"{options.student} has another quantizer or decoder than the weights in {options.card}, so it is no "
+                f"student of theirs; train one with --start {options.card}"
+            )
         found, rejects = compare(teacher, student, options)
     except (ValueError, FileNotFoundError) as error:
         return usage_error(PROG, error)
@@ -74,6 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         training = training_of(options.student_weights)
         card.write(options.card, {**record, "agreement": {**kept, "student_parameters": size, "training": training}})
     return COMPLETE
+
+
+def share(teacher: Codec, student: Codec, parts: Sequence[str]) -> bool:
+    """Whether both have the same weights in these parts."""
+    hashes = [module_hashes([(name, getattr(codec, name)) for name in parts]) for codec in (teacher, student)]
+    return hashes[0] == hashes[1]
 
 
 def training_of(run: str | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -42,12 +43,17 @@ THANKS = """# Whom to thank
 """
 
 
+def load(name, device, weights, precision):
+    return load_codec(name, device, weights, precision)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def tiny_recipe():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "tiny", TINY)
         patch.setitem(RECIPES, "student", STUDENT)
-        patch.setitem(codec.CODECS, "tiny", lambda device, weights, precision: load_codec("tiny", device, weights))
+        for name in ("tiny", "student"):
+            patch.setitem(codec.CODECS, name, partial(load, name))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
@@ -171,14 +177,21 @@ def test_what_shipped_can_be_trained_further_by_the_command_in_its_card(places, 
         begin(STUDENT_ALONE, model, None)
 
 
-def test_a_students_checkpoint_is_whole_with_what_it_began_with_and_only_with_that(places, shipped, tmp_path):
-    flags = ["--recipe", "student", "--start", shipped, "--input", places / "learned", "--output", tmp_path]
+@pytest.fixture(scope="module")
+def student(places, shipped):
+    """The run of a student of what shipped."""
+    output = places / "student"
+    flags = ["--recipe", "student", "--start", shipped, "--input", places / "learned", "--output", output]
     flags = [str(flag) for flag in [*flags, "--device", "cpu", "--workers", "0", "--steps", "2"]]
     assert train.train(parse(TrainOptions, flags, "test", ""), lambda: False)
-    path = checkpoint_of(str(tmp_path), "latest")
-    student, _ = codec_at(path, str(shipped))
-    exported = load_codec("student", weights=str(tmp_path))
-    assert all(torch.equal(exported.state_dict()[name], value) for name, value in student.state_dict().items())
+    return output
+
+
+def test_a_students_checkpoint_is_whole_with_what_it_began_with_and_only_with_that(places, shipped, student):
+    path = checkpoint_of(str(student), "latest")
+    found, _ = codec_at(path, str(shipped))
+    exported = load_codec("student", weights=str(student))
+    assert all(torch.equal(exported.state_dict()[name], value) for name, value in found.state_dict().items())
     for start, told in (
         (None, "give the run's --start"),
         (str(places / "run"), "does not hold the decoder, quantizer"),
@@ -187,18 +200,21 @@ def test_a_students_checkpoint_is_whole_with_what_it_began_with_and_only_with_th
             codec_at(path, start)
 
 
-def test_agreement_puts_its_table_into_the_card_of_the_teacher_alone(places, shipped, tmp_path, capsys):
-    flags = ["--teacher", "tiny", "--student", "tiny", "--student-weights", places / "run"]
+def test_agreement_puts_its_table_into_the_card_of_the_teacher_alone(places, shipped, student, capsys):
+    flags = ["--teacher", "tiny", "--student", "student", "--student-weights", student]
     flags += ["--input", places / "unheard", "--metrics", "mel_mse", "--card", shipped]
     flags = [str(flag) for flag in flags]
     before = card.read(shipped)
     assert agreement.main([*flags, "--teacher-weights", str(places / "run" / "codec")]) == 2
     assert "ship it first" in capsys.readouterr().err
-    assert agreement.main([*flags, "--teacher-weights", str(shipped)]) == 0
+    flags += ["--teacher-weights", str(shipped)]
+    assert agreement.main([*flags, "--student", "tiny", "--student-weights", str(places / "run")]) == 2
+    assert "no student of theirs" in capsys.readouterr().err and card.read(shipped) == before
+    assert agreement.main(flags) == 0
     after = card.read(shipped)
     assert {**before, "agreement": after["agreement"]} == after
     text, found = (shipped / "README.md").read_text(), after["agreement"]
-    assert f"Trained for {TINY.steps} steps" in text
+    assert "Trained for 2 steps" in text
     assert f"| exact codes | {found['code_match']:.3f} | 0.02 |" in text
     assert "| log-mel error (MSE) | {:.3f} | {:.3f} |".format(*found["reconstruction"]["mel_mse"]) in text
 
