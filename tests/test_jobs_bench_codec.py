@@ -53,8 +53,8 @@ def test_rows_of_random_batches_have_the_codes_they_have_alone(model, weights, c
 
 
 def test_the_published_size_keeps_rows_apart_too():
-    command = ["ragged", "--model", "distill-neucodec", "--limit", "4", "--batches", "2", "--long-batches", "0"]
-    assert main([*command, "--longest", "2", "--batch-seconds", "4"]) == 0
+    command = ["ragged", "--model", "distill-neucodec", "--limit", "4", "--batches", "1", "--long-batches", "0"]
+    assert main([*command, "--longest", "1", "--batch-seconds", "3"]) == 0
 
 
 def test_ragged_batches_are_as_asked_for(clips):
@@ -99,5 +99,14 @@ def test_the_bench_of_a_gpu_runs_whole_with_torch_alone(weights, clips, tmp_path
     assert run.returncode == 0, run.stdout + run.stderr
     parts = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]
     left_out = {name for name, part in parts.items() if part["verdict"] == "left out"}
-    assert left_out == {"peers distill-neucodec", "compiled distill-neucodec"} and len(parts) == 6
+    assert left_out == {"peers distill-neucodec", "compiled distill-neucodec"} and len(parts) == 8
     assert all(part["verdict"] == "done" and part["result"] for name, part in parts.items() if name not in left_out)
+
+
+def test_encoding_speed_is_told_by_part(weights, clips, tmp_path):
+    command = ["encode", "--model", "neucodec", "--weights", weights["neucodec"], "--input", clips, "--rounds", "1"]
+    assert main([*command, "--precision", "float32,bfloat16", "--json", str(tmp_path / "result.json")]) == 0
+    for speed in json.loads((tmp_path / "result.json").read_text())["speeds"]:
+        assert set(speed["parts"]) == {"fbank", "acoustic", "semantic", "adapter", "fuse", "rest"}
+        assert sum(speed["parts"].values()) == pytest.approx(1)
+        assert speed["times_real_time"] > 0 and speed["padding"] < 0.05 < 1 - speed["parts"]["rest"]
