@@ -110,3 +110,13 @@ def test_encoding_speed_is_told_by_part(weights, clips, tmp_path):
         assert set(speed["parts"]) == {"fbank", "acoustic", "semantic", "adapter", "fuse", "rest"}
         assert sum(speed["parts"].values()) == pytest.approx(1)
         assert speed["times_real_time"] > 0 and speed["padding"] < 0.05 < 1 - speed["parts"]["rest"]
+
+
+def test_the_whole_path_is_compared_with_the_codec_alone(weights, tmp_path):
+    command = ["pipeline", "--codec", "distill-neucodec", "--weights", weights["distill-neucodec"], "--hours", "0.005"]
+    assert main([*command, "--against-encode", "--json", str(tmp_path / "result.json")]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["clips"] >= 2 and len(result["encode_seconds"]) == len(result["whole_seconds"]) == 1
+    share = result["encode_seconds"][0] / result["whole_seconds"][0]
+    assert result["share_of_encode"] == pytest.approx(share) and 0 < share < 1
+    assert main(["pipeline", "--against-encode"]) == 2  # nothing to compare: the null codec encodes in no time

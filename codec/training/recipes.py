@@ -159,9 +159,9 @@ NANO_DISTILL = replace(
     trains=("acoustic", "fuse"),
     starts_from="nano",
     teacher=True,
-    weights=Weights(semantic=0.0, distillation=5.0),
-    distillation_after=500,
-    adversarial_after=0,
+    # few steps, and a decoder that is frozen: the teacher's features say more to an encoder than judges of sound could
+    weights=Weights(adversarial=0.0, feature_matching=0.0, semantic=0.0, distillation=100.0),
+    adversarial_after=10_000,
     steps=10_000,
 )
 
