@@ -6,7 +6,7 @@ from codec_toys import conformance_waveform, seeded_distill, small
 from torch.nn import functional
 
 from codec.config import HubertConfig
-from codec.nn.hubert import Hubert
+from codec.nn.hubert import Hubert, masked_moments, row_moments
 from codec.nn.l3ac import trend
 from codec.nn.local_attention import LocalTransformer
 
@@ -134,3 +134,11 @@ def test_pieces_of_time_give_what_the_whole_gives():
 def test_a_codec_and_its_speech_model_must_agree_on_the_hop():
     with pytest.raises(ValueError, match="strides whose product is 160"):
         Hubert(HubertConfig(), hop_length=160)
+
+
+def test_moments_of_a_row_are_the_same_taken_alone_or_all_at_once():
+    x, steps = torch.randn(3, 4, 50) + 5, torch.tensor([50, 7, 31])
+    for one, all_at_once in zip(row_moments(x, steps), masked_moments(x, steps), strict=True):
+        torch.testing.assert_close(one, all_at_once, rtol=1e-5, atol=1e-5)
+    variance, mean = masked_moments(x, steps)
+    assert torch.allclose(mean[1, :, 0], x[1, :, :7].mean(1)) and variance[1].shape == (4, 1)

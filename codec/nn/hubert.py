@@ -77,13 +77,24 @@ class ClipNorm(nn.Module):
         x = x.float()
         if num_steps is None:
             return functional.group_norm(x, x.shape[1], self.weight, self.bias, eps=1e-5)
-        # a row at a time: masking the whole batch would hold it several times over
-        own = [
-            torch.var_mean(row[:, :steps], 1, correction=0) for row, steps in zip(x, num_steps.tolist(), strict=True)
-        ]
-        variance, mean = (torch.stack(part)[:, :, None] for part in zip(*own, strict=True))
+        variance, mean = (row_moments if x.device.type == "cpu" else masked_moments)(x, num_steps)
         scale = self.weight[:, None] * (variance + 1e-5).rsqrt()
         return torch.addcmul(self.bias[:, None] - mean * scale, x, scale)
+
+
+def row_moments(x: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean [B, C, 1] of each row's own steps of [B, C, T], row by row: the batch is held only once."""
+    rows = zip(x, num_steps.tolist(), strict=True)
+    own = [torch.var_mean(row[:, :steps], 1, correction=0, keepdim=True) for row, steps in rows]
+    variance, mean = (torch.stack(part) for part in zip(*own, strict=True))
+    return variance, mean
+
+
+def masked_moments(x: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
+    """The same all at once: on a GPU, where to ask how long a row is would wait for all that is queued."""
+    own, count = is_valid(num_steps, x.shape[2])[:, None], num_steps[:, None, None]
+    mean = (x * own).sum(2, keepdim=True) / count
+    return ((x - mean) * own).square().sum(2, keepdim=True) / count, mean
 
 
 class HubertLayer(nn.Module):
