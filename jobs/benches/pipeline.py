@@ -11,7 +11,6 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.benches.corpora import sounds, write_emilia, write_parquet
+from jobs.benches.memory import run_watched
 from jobs.options import COMPLETE, option, parse, usage_error
 
 PROG = "neutok bench pipeline"
@@ -39,6 +39,7 @@ class Options:
         "24 kHz MP3 as Emilia lies, or 16 kHz FLAC in Parquet", "mp3-tar"
     )
     hours: float = option("of audio", 20.0)
+    clip_seconds: float | None = option("of every clip (default: 3 to 27)", None)
     unit_mb: float = option("stored audio that makes one shard, in MiB", 16.0)
     decode_workers: int | None = option("processes that decode (default: one per core)", None)
     actors: int | None = option("actors (default: one)", None)
@@ -54,8 +55,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, __doc__.splitlines()[0])
-    if options.hours <= 0 or options.rounds < 1:
-        return usage_error(PROG, f"--hours {options.hours} and --rounds {options.rounds} must be more than 0")
+    if options.hours <= 0 or options.rounds < 1 or not (options.clip_seconds or 1) > 0:
+        return usage_error(PROG, "--hours, --rounds and --clip-seconds must be more than 0")
     if options.against_encode and options.codec == "null":
         return usage_error(PROG, "--against-encode is for a codec that costs something; name one with --codec")
     with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary:
@@ -84,15 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_corpus(options: Options, folder: Path) -> tuple[str, Path]:
     """The corpus below `folder`, made unless it is there. Returns: its name for --corpus, and its path."""
-    path = folder / f"{options.source}-{options.hours:g}h"
+    shortest, longest = (options.clip_seconds or SHORTEST), (options.clip_seconds or LONGEST)
+    path = folder / f"{options.source}-{options.hours:g}h-{shortest:g}-{longest:g}s"
     done = path / "made"
     if not done.exists():
         rng = np.random.default_rng(0)
-        stock = min(STOCK, math.ceil(options.hours * 3600 / SHORTEST))
+        stock = min(STOCK, math.ceil(options.hours * 3600 / shortest))
         if options.source == "mp3-tar":
-            write_emilia(path, sounds(stock, 24_000, "MP3", rng, SHORTEST, LONGEST), options.hours, 4)
+            write_emilia(path, sounds(stock, 24_000, "MP3", rng, shortest, longest), options.hours, 4)
         else:
-            write_parquet(path, sounds(stock, 16_000, "FLAC", rng, SHORTEST, LONGEST), options.hours, 4)
+            write_parquet(path, sounds(stock, 16_000, "FLAC", rng, shortest, longest), options.hours, 4)
         done.touch()
     return corpus_of(options), path
 
@@ -109,7 +111,7 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
     for name in ("decode_workers", "actors", "weights"):
         if (value := getattr(options, name)) is not None:
             command += ["--" + name.replace("_", "-"), str(value)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    peak = run_watched(command, ROOT)
     (log,) = (output / "log").glob("*.jsonl")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     at = {event["event"]: datetime.fromisoformat(event["time"]) for event in reversed(events)}  # the first of each
@@ -130,6 +132,7 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
         "index_seconds": index,
         "work_seconds": work,
         "hours_per_core_hour": hours * 3600 / ((index + work) * cores),
+        "peak_gib": peak,  # of the job and its Ray, all processes
     }
 
 
