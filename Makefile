@@ -15,8 +15,9 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/neutok tokenize --corpus folder --input pipeline/sample --codec distill-neucodec --weights seeded --output out/demo
+	$(BIN)/neutok tokenize --corpus folder --input pipeline/sample --codec nano --output out/demo
 	$(BIN)/neutok inspect out/demo
+	$(BIN)/neutok decode out/demo --keys folder_ljspeech_LJ_1_wav --output out/demo-heard
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
