@@ -122,11 +122,11 @@ def quality(record: dict[str, Any]) -> str:
         f"| | {record['codec']['name']} | NeuCodec in its paper, on other clips |",
         "|---|---:|---:|",
     ]
-    for name, mean in found["means"].items():
+    for name, mean in in_order(found["means"]):
         paper = PAPER_RECONSTRUCTION.get(name)
         lines.append(f"| {METRIC_NAMES[name]} | {number(mean['mean'])} | {number(paper[0]) if paper else ''} |")
     lines.append("")
-    for name, mean in found["means"].items():
+    for name, mean in in_order(found["means"]):
         lines += [f"- {METRIC_NAMES[name]} has no value for {n} clips: {why}" for why, n in mean["failed"].items()]
     lines += [f"- Not measured: {n} clips, {why}" for why, n in found["rejects"].items()]
     if "si_sdr" in found["means"]:
@@ -285,13 +285,18 @@ def student(record: dict[str, Any]) -> str:
         "| there and back | this codec | student | paper: NeuCodec | paper: its student |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, (teacher, pupil) in found["reconstruction"].items():
+    for name, (teacher, pupil) in in_order(found["reconstruction"]):
         paper = [number(value) for value in PAPER_RECONSTRUCTION.get(name, ())] or ["", ""]
         lines.append(f"| {METRIC_NAMES[name]} | {number(teacher)} | {number(pupil)} | {paper[0]} | {paper[1]} |")
     if done := found["training"]:
         lines += ["", f"Trained for {done['step']:,} steps in {done['seconds'] / 3600:.2f} hours:", ""]
         lines += commands(done["attempts"], None)
     return "\n".join(lines) + "\n"
+
+
+def in_order(measures: dict[str, Any]) -> list[tuple[str, Any]]:
+    """By metric, in the order of METRIC_NAMES: a record is kept sorted by name."""
+    return [(name, measures[name]) for name in METRIC_NAMES if name in measures]
 
 
 def number(value: float | None) -> str:
