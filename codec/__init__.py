@@ -46,9 +46,8 @@ CODECS: dict[str, Callable[[str, str | None, str], Codec]] = {
 def load(name: str, device: str = "cpu", weights: str | None = None, precision: str = "float32") -> Codec:
     """A codec, ready to encode and decode.
 
-    Args: weights: a Hub id, a file, a folder, "seeded", or None for the codec's own: published, or shipped
-        with neutok (codec/weights.py). precision:
-        "float32", "tf32", "bfloat16" or "bfloat16+compiled" (codec/precision.py).
+    Args: weights: a Hub id, a file, a folder, "seeded", or None for the codec's own, published or shipped with neutok
+        (codec/weights.py). precision: "float32", "tf32", "bfloat16" or "bfloat16+compiled" (codec/precision.py).
     Raises: ValueError for an unknown name or precision, and for weights that cannot be had or do not fit.
     """
     if name not in CODECS:

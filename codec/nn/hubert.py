@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from codec.config import HubertConfig
 from codec.nn.layers import Conv1d, Linear
-from codec.nn.masking import is_valid, zero_tail
+from codec.nn.masking import is_valid, masked_moments, zero_tail
 
 
 class Hubert(nn.Module):
@@ -77,7 +77,11 @@ class ClipNorm(nn.Module):
         x = x.float()
         if num_steps is None:
             return functional.group_norm(x, x.shape[1], self.weight, self.bias, eps=1e-5)
-        variance, mean = (row_moments if x.device.type == "cpu" else masked_moments)(x, num_steps)
+        if x.device.type == "cpu":
+            variance, mean = row_moments(x, num_steps)
+        else:
+            own = is_valid(num_steps, x.shape[2])[:, None]
+            variance, mean = masked_moments(x, own, num_steps[:, None, None], (2,))
         scale = self.weight[:, None] * (variance + 1e-5).rsqrt()
         return torch.addcmul(self.bias[:, None] - mean * scale, x, scale)
 
@@ -88,13 +92,6 @@ def row_moments(x: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
     own = [torch.var_mean(row[:, :steps], 1, correction=0, keepdim=True) for row, steps in rows]
     variance, mean = (torch.stack(part) for part in zip(*own, strict=True))
     return variance, mean
-
-
-def masked_moments(x: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-    """The same all at once: on a GPU, where to ask how long a row is would wait for all that is queued."""
-    own, count = is_valid(num_steps, x.shape[2])[:, None], num_steps[:, None, None]
-    mean = (x * own).sum(2, keepdim=True) / count
-    return ((x - mean) * own).square().sum(2, keepdim=True) / count, mean
 
 
 class HubertLayer(nn.Module):

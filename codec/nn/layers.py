@@ -37,7 +37,10 @@ def time_major(x: Tensor) -> Tensor:
 
     Convolutions of few channels are up to twice as fast so, and those of many lose little.
     """
-    return x.transpose(1, 2).reshape(-1).view(len(x), x.shape[2], -1).transpose(1, 2) if on_cpu_for_good(x) else x
+    if not on_cpu_for_good(x):
+        return x
+    # by way of one dimension: a single channel counts as laid out either way and would keep its strides
+    return x.transpose(1, 2).reshape(-1).view(len(x), x.shape[2], -1).transpose(1, 2)
 
 
 def on_cpu_for_good(x: Tensor) -> bool:

@@ -20,3 +20,12 @@ def zero_tail(x: Tensor, num_valid: Tensor | None, dim: int) -> Tensor:
     shape = [1] * x.dim()
     shape[0], shape[dim] = x.shape[0], x.shape[dim]
     return x.masked_fill(~is_valid(num_valid, x.shape[dim]).view(shape), 0)
+
+
+def masked_moments(x: Tensor, own: Tensor, count: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Variance and mean over `dims`, which stay as 1, of what `own` says is a row's own; `count` says how much that is.
+
+    All at once and on the device: to ask a GPU how long a row is would wait for all that is queued.
+    """
+    mean = (x * own).sum(dims, keepdim=True) / count
+    return ((x - mean) * own).square().sum(dims, keepdim=True) / count, mean

@@ -9,7 +9,7 @@ from torch.nn.functional import dropout, group_norm, pad, silu
 
 from codec.config import DecoderConfig
 from codec.nn.layers import Conv1d, Linear
-from codec.nn.masking import is_valid, zero_tail
+from codec.nn.masking import is_valid, masked_moments, zero_tail
 from codec.nn.transformer import TransformerLayer
 
 EPS = 1e-6
@@ -86,8 +86,7 @@ class MaskedGroupNorm(nn.GroupNorm):
         own = is_valid(num_valid, x.shape[2])[:, None, None]
         groups = x.unflatten(1, (self.num_groups, -1))
         count = (num_valid * groups.shape[2])[:, None, None, None]
-        mean = (groups * own).sum((2, 3), keepdim=True) / count
-        variance = ((groups - mean) * own).square().sum((2, 3), keepdim=True) / count
+        variance, mean = masked_moments(groups, own, count, (2, 3))
         x = ((groups - mean) * torch.rsqrt(variance + self.eps)).flatten(1, 2)
         return x * self.weight[:, None] + self.bias[:, None]
 
