@@ -4,6 +4,7 @@ A row that cannot be used is replaced inside its slot, by the order's rule, and 
 same for any number of ranks and workers, and on every machine that decodes alike.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,8 +82,15 @@ def crops(
         num_workers=workers,
         prefetch_factor=ahead if workers else None,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_apart,
     )
     return iter(loader)
+
+
+def _apart(worker: int) -> None:
+    """A stop (Ctrl-C, a scheduler's SIGTERM) is sent to all of a group: the trainer saves upon it, and until then needs
+    its workers, which end with it."""
+    os.setpgrp()
 
 
 class _Steps(IterableDataset):

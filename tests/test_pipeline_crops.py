@@ -1,5 +1,8 @@
 """Crops: the same global batches whatever the ranks and workers, whole hops, pairs of rates, bad rows replaced."""
 
+import multiprocessing
+import os
+
 import numpy as np
 import torch
 from training_toys import TINY, MemoryClips, shape_of, voice
@@ -30,6 +33,15 @@ def test_a_resume_on_other_ranks_goes_on_with_the_same_batches():
 
 def test_worker_processes_change_nothing():
     assert all(torch.equal(a, b) for a, b in zip(batches(1, range(5)), batches(1, range(5), workers=2), strict=True))
+
+
+def test_a_signal_to_the_trainers_group_does_not_reach_its_workers():
+    clips = [MemoryClips.of("toy", 11)]
+    others = {child.pid for child in multiprocessing.active_children()}
+    reader = crops(Order([clips[0].rows], 4, seed=3), clips, shape_of(TINY), range(9), workers=1)
+    next(reader)
+    groups = {os.getpgid(child.pid) for child in multiprocessing.active_children() if child.pid not in others}
+    assert groups and os.getpgid(0) not in groups
 
 
 def test_bad_rows_are_replaced_inside_their_slots_and_named():
