@@ -171,6 +171,17 @@ def test_only_the_latest_and_the_best_checkpoint_stay(tmp_path):
     assert checkpoints.load(checkpoints.find(str(tmp_path), "best"))[1].best == (2, "pesq_wb", 1.9)
 
 
+def test_what_a_kill_left_behind_goes_and_never_the_checkpoint_to_go_on_from(tmp_path):
+    kept = tmp_path / "checkpoints"
+    kept.mkdir()
+    for name in ("step-00000009.part", "step-00000008.safetensors"):  # killed before it was whole; before it was named
+        (kept / name).write_bytes(b"x")
+    for step in (5, 6):
+        checkpoints.save(str(tmp_path), {"x": torch.zeros(1)}, checkpoints.Position(step, {}, {}, {}), keep=1)
+    assert state(tmp_path)[1].step == 6
+    assert sorted(path.name for path in kept.iterdir()) == ["latest.json", "step-00000006.safetensors"]
+
+
 def test_the_loop_knows_nothing_of_ray():
     modules = "jobs.train, jobs.training.loop, jobs.training.setup, jobs.training.data, pipeline.crops"
     script = f"import sys, {modules}; sys.exit('ray' in sys.modules)"

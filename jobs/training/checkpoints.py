@@ -61,7 +61,7 @@ def folder(output: str) -> str:
 
 
 def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: int) -> str:
-    """Write a checkpoint, point `latest` to it (and `best`, if its own step was judged best), remove older ones.
+    """Write a checkpoint, point `latest` to it (and `best`, if its own step was judged best), remove others.
 
     Args: keep: how many of the latest stay; the best stays whatever its age. Returns: its path.
     """
@@ -72,9 +72,9 @@ def save(output: str, tensors: Mapping[str, Tensor], position: Position, keep: i
     _write(path, whole, header)
     pointer = json.dumps({"file": name, "step": position.step, "best": position.best}).encode()
     is_best = position.best is not None and position.best[0] == position.step
-    for which in ("latest", "best") if is_best else ("latest",):
+    for which in ("best", "latest") if is_best else ("latest",):  # latest last: whoever goes on from it has both
         storage.write_atomic(storage.join(folder(output), f"{which}.json"), lambda file: file.write(pointer))
-    _remove_old(output, keep)
+    _remove_others(output, keep)
     return path
 
 
@@ -167,9 +167,11 @@ def _copy(local: Path, file: BinaryIO) -> None:
             file.write(block)
 
 
-def _remove_old(output: str, keep: int) -> None:
-    best = find(output, "best")
-    names = [path for path in storage.list_files(folder(output)) if path.endswith(".safetensors")]
-    for path in sorted(names)[:-keep]:
-        if best is None or Path(path).name != Path(best).name:
+def _remove_others(output: str, keep: int) -> None:
+    """All but the best and the `keep` latest; and what a kill left: half a file, or one that `latest` never named."""
+    named = [Path(path).name for which in ("best", "latest") if (path := find(output, which))]
+    paths = sorted(path for path in storage.list_files(folder(output)) if path.endswith((".safetensors", ".part")))
+    whole = [path for path in paths if path.endswith(".safetensors") and Path(path).name <= named[-1]]
+    for path in paths:
+        if path not in whole[-keep:] and Path(path).name not in named:
             storage.remove(path)
