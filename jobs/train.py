@@ -32,13 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(options: TrainOptions, stopping: Callable[[], bool]) -> bool:
     """One rank's part of a run, from its options to the exported codec. Returns: whether the last step was reached."""
     from codec.training.step import module_hashes
-    from jobs.training.data import open_data
     from jobs.training.setup import export, peak_memory, set_up, shape_of
     from pipeline.crops import crops
 
     ranks = join(options.device)
-    data = open_data(options, ranks)
-    run = set_up(options, ranks, data)
+    run, data = set_up(options, ranks)
     if options.hashes and ranks.rank == 0:
         before = module_hashes(run.generator.parts())
     steps = range(run.position.step, run.recipe.steps)

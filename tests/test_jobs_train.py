@@ -160,6 +160,29 @@ def test_bad_options_are_refused_before_work(corpus, tmp_path):
         mixture(["mls=2"], ["folder", "mls"])
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--steps", "-1", "at least 1, got -1"),
+        ("--hours", "0", "above 0"),
+        ("--peak-rate", "-1", "above 0"),
+        ("--validation-clips", "0", "at least 1"),
+        ("--crop-seconds", "0", "too short"),
+        ("--crop-seconds", "0.02", "more than 0.064 s"),
+        ("--judged-seconds", "0.02", "more than 0.02"),
+    ],
+)
+def test_numbers_that_cannot_be_trained_with_are_refused_before_work(tmp_path, capsys, flag, value, told):
+    assert train.main(["--recipe", "nano", "--input", "x", "--output", str(tmp_path / "run"), flag, value]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_start_that_is_missing_is_told_before_corpora_are_listed(corpus, tmp_path):
+    with pytest.raises(ValueError, match="give it by --start"):
+        here(corpus, tmp_path / "run", "--semantic", "seeded", recipe="tiny_distill")
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_the_latest_and_the_best_checkpoint_stay(tmp_path):
     position = checkpoints.Position(0, {}, {}, {})
     for step, quality in ((1, 1.5), (2, 1.9), (3, 1.7), (4, 1.6)):

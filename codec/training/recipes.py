@@ -70,6 +70,17 @@ class Recipe:
                 f"a crop of {self.crop_seconds} s is not a whole number of hops of {self.codec.hop_length} samples; "
                 f"choose a multiple of {self.codec.hop_length / self.codec.input_rate} s"
             )
+        heard = self.crop_seconds if self.judged_seconds is None else min(self.judged_seconds, self.crop_seconds)
+        for seconds, n_ffts in (
+            (self.crop_seconds, [n_fft for n_fft, _ in self.mel_resolutions]),
+            (heard, self.judges.n_ffts),
+        ):
+            least = max(n_ffts) / 2 / self.codec.output_rate  # reflected at both ends
+            if seconds <= least:
+                raise ValueError(
+                    f"{seconds} s of sound are too short for a spectrum of {max(n_ffts)} samples; more than {least} s "
+                    "are wanted of a crop, and of what judges hear of it"
+                )
 
     @property
     def crop_samples(self) -> int:

@@ -48,14 +48,23 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise ValueError(f"unknown recipe {self.recipe!r}; known: {', '.join(RECIPES)}")
-        for name in ("log_every", "save_every", "validate_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.workers < 0 or self.ray_workers < 0:
-            raise ValueError("--workers and --ray-workers cannot be negative")
+        for name in ("steps", "batch_size", "log_every", "save_every", "validate_every", "validation_clips", "keep"):
+            self._check(name, 1)
+        for name in ("adversarial_after", "workers", "ray_workers"):
+            self._check(name, 0)
+        for name in ("hours", "peak_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+        self.chosen()
+
+    def _check(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
 
     def chosen(self) -> Recipe:
-        """The recipe, with what was asked to differ."""
+        """The recipe, with what was asked to differ. Raises: ValueError for a crop that its losses cannot judge."""
         recipe = RECIPES[self.recipe]
         changes = {
             name: value

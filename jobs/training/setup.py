@@ -19,7 +19,7 @@ from codec.training.start import begin, folded
 from codec.training.step import Models, build_models, build_optimizers, module_hashes
 from jobs.training import checkpoints, validation
 from jobs.training.checkpoints import Position
-from jobs.training.data import Data, open_validation
+from jobs.training.data import Data, open_data, open_validation
 from jobs.training.log import TrainingLog, beginning
 from jobs.training.loop import Cadence, Run
 from jobs.training.options import TrainOptions
@@ -34,8 +34,8 @@ MAY_CHANGE |= {"weights", "judged_seconds", "mel_resolutions"}
 """What a run may change when it goes on: its length and its rates. The order refuses what would change past batches."""
 
 
-def set_up(options: TrainOptions, ranks: Ranks, data: Data, say: Callable[[str], None] = print) -> Run:
-    """A run ready to train, at its first step or where its latest checkpoint stands.
+def set_up(options: TrainOptions, ranks: Ranks, say: Callable[[str], None] = print) -> tuple[Run, Data]:
+    """A run ready to train, at its first step or where its latest checkpoint stands, and what it trains on.
 
     Raises: ValueError for options that contradict themselves or the run that is found.
     """
@@ -43,8 +43,9 @@ def set_up(options: TrainOptions, ranks: Ranks, data: Data, say: Callable[[str],
     ranks.check(recipe.batch_size)
     if ranks.rank:
         say = _silent
+    generator = begin(recipe, *_given(recipe, options)).to(ranks.device)  # before corpora are listed, which takes long
+    data = open_data(options, ranks)
     order = Order([clips.rows for clips in data.clips], recipe.batch_size, recipe.seed, mixture=data.weights)
-    generator = begin(recipe, *_given(recipe, options)).to(ranks.device)
     models = build_models(recipe, generator)
     models.judges.to(ranks.device)
     models.mel_loss.to(ranks.device)
@@ -77,7 +78,7 @@ def set_up(options: TrainOptions, ranks: Ranks, data: Data, say: Callable[[str],
         run.log.write(run.position.step, "began", beginning(options, ranks))
         if options.validation:
             run.validate = _validator(run, options)
-    return run
+    return run, data
 
 
 def _given(recipe: Recipe, options: TrainOptions) -> tuple[NeuCodec | None, State | str | None]:
@@ -114,7 +115,7 @@ def _compare(found: Position, now: Position, say: Callable[[str], None]) -> None
 
 
 def _validator(run: Run, options: TrainOptions) -> Callable[[int], dict[str, float]]:
-    """Measures the codec on fixed clips, keeps what it sounds like, and exports it whenever it is the best."""
+    """Measures the codec on fixed clips, and keeps what it sounds like."""
     generator, codec = run.generator, run.generator.codec
     names = metrics.available()
     if missing := set(metrics.METRICS) - set(names):
