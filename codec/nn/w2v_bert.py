@@ -13,6 +13,9 @@ from codec.nn.layers import Conv1d, Linear, on_cpu_for_good
 from codec.nn.masking import is_valid
 
 CACHED_BIASES = 1 << 22  # of queries against all keys of a batch: as many at once as stay in a CPU's cache
+# A GPU's attention wants each row of biases to begin at a multiple of so many, or copies all of them to make it so; and
+# a compiler that may rely on it need not tell lengths apart.
+ALIGNED = 8
 
 
 class W2VBert(nn.Module):
@@ -39,9 +42,12 @@ class W2VBert(nn.Module):
 
 
 def relative_positions(length: int, left: int, right: int, device: torch.device) -> Tensor:
-    """int64 [F, F]: which of the left + 1 + right known distances lies between query i and key j."""
-    time = torch.arange(length, device=device)
-    return (time - time[:, None]).clamp(-left, right) + left
+    """int64 [F, more]: which of the left + 1 + right known distances lies between query i and key j.
+
+    There are always a few keys more than F, up to a multiple of ALIGNED.
+    """
+    time = torch.arange(length // ALIGNED * ALIGNED + ALIGNED, device=device)
+    return (time - time[:length, None]).clamp(-left, right) + left
 
 
 class ConformerLayer(nn.Module):
@@ -97,7 +103,7 @@ class Attention(nn.Module):
         size = max(1, CACHED_BIASES // key[..., 0].numel()) if on_cpu_for_good(x) else x.shape[1]
         seen = []
         for some, apart in zip(query.split(size, 2), distances.split(size), strict=True):
-            bias = (some @ known).gather(3, apart.expand(*some.shape[:2], -1, -1))
+            bias = (some @ known).gather(3, apart.expand(*some.shape[:2], -1, -1))[..., : key.shape[2]]
             if hidden_keys is not None:
                 bias = bias.masked_fill_(hidden_keys, float("-inf"))
             seen.append(scaled_dot_product_attention(some, key, value, attn_mask=bias).transpose(1, 2))
@@ -117,4 +123,4 @@ class ConvModule(nn.Module):
         x = glu(self.expand(self.norm(x)), -1)
         x = pad(x, (0, 0, self.depthwise.kernel_size[0] - 1, 0))
         x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        return self.project(silu(self.depthwise_norm(x)))
+        return self.project(silu(self.depthwise_norm(x.float())))  # a GPU's norm has one type for all it reads
