@@ -29,14 +29,18 @@ def convert(model: nn.Module, precision: str) -> nn.Module:
 
 @contextmanager
 def computing(precision: str) -> Iterator[None]:
-    """Set torch's switches for float32 products, and put them back."""
+    """Set torch's switches for float32 products and for attention, and put them back."""
     mode = "tf32" if precision == "tf32" else "ieee"
     switches = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
     before = [switch.fp32_precision for switch in switches]
+    planned = torch.backends.cuda.cudnn_sdp_enabled()
     try:
         for switch in switches:
             switch.fp32_precision = mode
+        # cuDNN's attention, which torch prefers on some GPUs, plans anew for every shape: 20 ms and more, each batch
+        torch.backends.cuda.enable_cudnn_sdp(False)
         yield
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.fp32_precision = value
+        torch.backends.cuda.enable_cudnn_sdp(planned)

@@ -8,6 +8,7 @@ from codec.null import NullCodec
 from pipeline.encode import Encoder, encode
 from schemas.audio import AudioSegment, Reject, Utterance
 from schemas.tokens import TokenRecord
+from tests.pretend_gpu import GPU, plain, pretended, put
 from tests.toys import ToyCodec, noise
 
 
@@ -147,3 +148,27 @@ def test_lengths_are_given_where_a_codec_reads_them():
             return super().encode(torch.zeros(waveforms.shape), num_samples)
 
     assert len(list(encode([segments(5)], Elsewhere("meta"), 3.0))) == 5
+
+
+def test_on_a_gpu_a_batch_is_queued_without_waiting_for_the_one_before(monkeypatch):
+    class Codec(ToyCodec):
+        def encode(self, waveforms, num_samples):
+            assert waveforms.is_cuda and not num_samples.is_cuda
+            queued.append(gpu.waits.copy())
+            return put(super().encode(plain(waveforms), num_samples))
+
+    class Event:
+        def record(self, stream):
+            pass
+
+        def synchronize(self):
+            gpu.waits.append("event")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    clips, queued = segments(6), []
+    with pretended() as gpu:
+        records = list(encode([clips[:3], clips[3:]], Codec(device=GPU), batch_seconds=2.0))
+    assert queued == [["event"] * max(0, number - 1) for number in range(len(queued))] and len(queued) > 3
+    for record, segment in zip(records, clips, strict=True):
+        assert np.array_equal(record.codes, alone(ToyCodec(), segment))
