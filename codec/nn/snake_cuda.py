@@ -131,17 +131,18 @@ def snake_cuda(
     y = torch.empty_like(x)
     valid = torch.full((batch,), length, device=x.device) if num_valid is None else num_valid.to(x.device, torch.int64)
     grid = (batch * channels, triton.cdiv(length, SPAN * THREADS))
-    _snake_kernel[grid](
-        x,
-        y,
-        alpha.float(),
-        inverse_beta.float(),
-        valid,
-        channels,
-        length,
-        *taps[:6],
-        SPAN=SPAN,
-        THREADS=THREADS,
-        num_warps=4,
-    )
+    with torch.cuda.device_of(x):  # Triton launches on the current device, whichever holds its arguments
+        _snake_kernel[grid](
+            x,
+            y,
+            alpha.float(),
+            inverse_beta.float(),
+            valid,
+            channels,
+            length,
+            *taps[:6],
+            SPAN=SPAN,
+            THREADS=THREADS,
+            num_warps=4,
+        )
     return y
