@@ -55,6 +55,9 @@ def test_what_cannot_be_measured_is_counted_with_its_reason():
         assert total.count + sum(total.failed.values()) == 4
         assert total.failed["output is not finite"] == 1
     assert "silent reference" in scores[0].failures["si_sdr"]
+    assert "silent" in measure(Pair.of(speechlike(), silent), ["si_sdr"]).failures["si_sdr"]
+    hop = speechlike()[:320]
+    assert measure(Pair.of(hop, hop), names).failures.keys() == set(names) - {"si_sdr"}
 
 
 def test_a_pair_is_cut_to_the_common_length():

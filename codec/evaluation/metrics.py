@@ -42,6 +42,8 @@ def stoi(pair: Pair) -> float:
     """Short-time objective intelligibility, classic; 0 to 1, higher is better."""
     from pystoi import stoi as measure
 
+    if len(pair.reference) < RATE // 10:  # the package fails where its frames are longer than the clip
+        raise MetricFailedError("fewer than 30 frames of speech (0.4 s)")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # the package warns, and returns 1e-5, below 0.4 s of speech
         try:
@@ -81,8 +83,8 @@ def si_sdr(pair: Pair) -> float:
     reference = pair.reference.astype(np.float64) - pair.reference.mean(dtype=np.float64)
     output = pair.output.astype(np.float64) - pair.output.mean(dtype=np.float64)
     energy = reference @ reference
-    if energy == 0:
-        raise MetricFailedError("silent reference")
+    if energy == 0 or not output.any():  # silence would have 0 dB, above what a codec without phases has
+        raise MetricFailedError("silent reference or output")
     target = (output @ reference / energy) * reference
     noise = output - target
     floor = np.finfo(np.float64).eps * energy  # bounds the value at 157 dB either way
