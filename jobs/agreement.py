@@ -20,7 +20,7 @@ from codec.evaluation import metrics
 from codec.evaluation.agreement import PAPER, Agreement, code_vectors
 from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
 from codec.training.step import module_hashes
-from jobs.clips import read_clips
+from jobs.clips import listed, read_clips
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.shipping import card
 from jobs.shipping.history import read_history
@@ -107,7 +107,7 @@ def compare(teacher: Codec, student: Codec, options: Options) -> tuple[dict[str,
             f"{a.hop_length} and {b.hop_length}, rates {a.input_rate} and {b.input_rate}"
         )
     agreement = Agreement(a.levels, code_vectors(teacher))
-    names = Path(options.list).read_text().split() if options.list else None
+    names = listed(options.list) if options.list else None
     measures = options.metrics or metrics.available()
     rejects: Counter[str] = Counter()
     clips = 0

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -50,6 +51,11 @@ def read_clips(
             yield decoded(clips, row, sample_rate)
     if wanted:
         raise ValueError(f"{len(wanted)} of the clips named are not in the input, such as {min(wanted)}")
+
+
+def listed(path: str | Path) -> list[str]:
+    """The clips that a file names, one a line."""
+    return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
 
 
 def decoded(clips: IndexedClips, row: int, sample_rate: int) -> Clip | Reject:

@@ -18,7 +18,7 @@ from codec import load
 from codec.base import Codec
 from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS, CodeUse, Scores, count_codes
-from jobs.clips import Clip, read_clips
+from jobs.clips import Clip, listed, read_clips
 from jobs.options import COMPLETE, as_json, option, parse, usage_error
 from jobs.training.validation import pair_of, there_and_back, wav_bytes
 from schemas.audio import Reject
@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         codec = load(options.codec, options.device, options.weights, options.precision)
-        names = None
-        if options.list:
-            names = [line.strip() for line in Path(options.list).read_text().splitlines() if line.strip()]
+        names = listed(options.list) if options.list else None
         measured, use, rejects = evaluate(codec, options, names)
         if not measured:
             raise ValueError(f"none of the input's clips could be read: {dict(rejects)}")

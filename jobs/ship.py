@@ -20,7 +20,7 @@ from codec import weights
 from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS
 from codec.neucodec import NeuCodec
-from jobs import evaluate
+from jobs import clips, evaluate
 from jobs.benches.machine import hardware
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.shipping import card, samples, sources
@@ -143,7 +143,7 @@ def _measure(
 
     Raises: ValueError if none can be read, or one of their speakers is among those the codec learned from.
     """
-    names = listed.read_text().split() if listed.is_file() else None
+    names = clips.listed(listed) if listed.is_file() else None
     asked = evaluate.Options(
         input=options.evaluate,
         codec=codec.name,

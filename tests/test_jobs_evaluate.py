@@ -72,6 +72,16 @@ def test_a_list_picks_its_clips_and_a_missing_one_is_told(corpus, tmp_path, caps
     assert "clip9.wav" in capsys.readouterr().err
 
 
+def test_a_name_in_a_list_may_have_spaces(corpus, tmp_path, capsys):
+    (corpus / "clip1.wav").rename(corpus / "clip 1.wav")
+    (corpus / "metadata.csv").unlink()
+    names = tmp_path / "list.txt"
+    names.write_text("clip 1.wav\n\nclip3.wav\n")
+    flags = ["--input", str(corpus), "--metrics", "mel_mse", "--list", str(names)]
+    assert agreement.main([*flags, "--teacher", "tiny", "--student", "tiny"]) == 0
+    assert "of 2 clips" in capsys.readouterr().out
+
+
 def test_unknown_metrics_and_codecs_are_usage_errors(corpus, capsys):
     assert evaluate.main(["--codec", "tiny", "--input", str(corpus), "--metrics", "beauty"]) == 2
     assert evaluate.main(["--codec", "none-such", "--input", str(corpus)]) == 2
