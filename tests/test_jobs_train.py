@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from codec.weights import load_codec
 from jobs import train
 from jobs.options import parse
 from jobs.training import checkpoints
-from jobs.training.data import by_corpus, mixture
+from jobs.training.data import by_corpus, mixture, open_validation
 from jobs.training.options import TrainOptions
 from pipeline import storage
 
@@ -181,6 +182,16 @@ def test_a_start_that_is_missing_is_told_before_corpora_are_listed(corpus, tmp_p
     with pytest.raises(ValueError, match="give it by --start"):
         here(corpus, tmp_path / "run", "--semantic", "seeded", recipe="tiny_distill")
     assert not (tmp_path / "run").exists()
+
+
+def test_clips_for_validation_are_those_that_can_be_measured(tmp_path):
+    for name, seconds in (("a", 0.01), ("b", 0.7), ("c", 0.6)):
+        (tmp_path / f"{name}.wav").write_bytes(wav(voice(0, seconds)))
+    options = TrainOptions(recipe="tiny", input=("x",), output=str(tmp_path / "run"), validation=(str(tmp_path),))
+    assert [len(clip.waveform) for clip in open_validation(options, 16_000)] == [11_200, 9_600]
+    short = replace(options, validation=(str(tmp_path / "a.wav"),), output=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="no clip of --validation"):
+        open_validation(short, 16_000)
 
 
 def test_only_the_latest_and_the_best_checkpoint_stay(tmp_path):

@@ -12,6 +12,8 @@ from pipeline.corpora import CORPORA
 from pipeline.index import Selection, build_index
 from schemas.audio import Reject
 
+SHORTEST_SECONDS = 0.5  # of a clip for validation: what STOI and PESQ can judge, and a picture show
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -35,15 +37,19 @@ def open_data(options: TrainOptions, ranks: Ranks) -> Data:
 
 
 def open_validation(options: TrainOptions, sample_rate: int) -> list[Clip]:
-    """The first `--validation-clips` clips that can be read, at `sample_rate`."""
+    """The first `--validation-clips` clips that can be measured, at `sample_rate`. Raises: ValueError if none can."""
     found: list[Clip] = []
     for clips in index(options, by_corpus(options.validation, options.corpus), "index-validation", everything=True):
         for row in range(len(clips.rows)):
             if len(found) == options.validation_clips:
                 return found
             clip = decoded(clips, row, sample_rate)
-            if not isinstance(clip, Reject):
+            if not isinstance(clip, Reject) and len(clip.waveform) >= SHORTEST_SECONDS * sample_rate:
                 found.append(clip)
+    if not found:
+        raise ValueError(
+            f"no clip of --validation can be read and has {SHORTEST_SECONDS} s: {' '.join(options.validation)}"
+        )
     return found
 
 
