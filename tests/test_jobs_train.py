@@ -23,6 +23,7 @@ from jobs.options import parse
 from jobs.training import checkpoints
 from jobs.training.data import by_corpus, mixture, open_validation
 from jobs.training.options import TrainOptions
+from jobs.training.ranks import join
 from pipeline import storage
 
 MAIN = Path(__file__).parent / "training_main.py"
@@ -111,6 +112,14 @@ def test_two_ranks_give_the_weights_of_one_also_across_a_resume(corpus, straight
     for name in wanted:
         if "optimizer" not in name:
             assert torch.allclose(wanted[name], found[name], rtol=1e-3, atol=2e-4), name
+
+
+def test_ranks_wait_for_the_one_that_lists_corpora(monkeypatch):
+    asked = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **how: asked.update(how))
+    assert join("cpu").world == 1  # no group came of it here
+    assert asked["timeout"].total_seconds() > 12 * 3600
 
 
 def test_the_log_has_every_part_and_names_replaced_rows(straight):

@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.cluster import connect
 from jobs.training.options import TrainOptions
+from jobs.training.ranks import PATIENCE
 
 
 def train_on_ray(options: TrainOptions) -> bool:
@@ -32,7 +33,7 @@ def train_on_ray(options: TrainOptions) -> bool:
     trainer = TorchTrainer(
         _rank,
         train_loop_config=asdict(options),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=int(PATIENCE.total_seconds())),
         scaling_config=ScalingConfig(num_workers=options.ray_workers, use_gpu=gpus),
         run_config=RunConfig(failure_config=FailureConfig(max_failures=3), **_where(options.output)),
     )

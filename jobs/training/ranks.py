@@ -2,11 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=24)  # of ranks that wait for one that lists large corpora; torch's own is 10 or 30 minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def join(device: str) -> Ranks:
         raise ValueError("no GPU to be seen here; give --device cpu, or look at the driver")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     place = torch.device("cpu")
     if on_gpu:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
