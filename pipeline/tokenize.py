@@ -116,9 +116,8 @@ def tokenize_units(
                     if failed is None:
                         raise
                     failed(event.unit, error)
-                    broken = not event.is_end and not event.is_placed
-                    if broken or event.is_end:
-                        encoder, shard = Encoder(codec, batch_seconds, progress), []
+                    if not event.is_placed:  # that would be of a unit before the one at hand
+                        encoder, shard, broken = Encoder(codec, batch_seconds, progress), [], True
                 if event.is_end:
                     shard, broken = [], False
 

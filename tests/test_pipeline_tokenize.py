@@ -166,6 +166,37 @@ def test_a_unit_that_fails_is_told_and_the_others_go_on(tmp_path):
         assert info.num_records == 12
 
 
+def test_a_failed_unit_stays_failed_when_the_shard_before_it_cannot_be_placed(tmp_path, monkeypatch):
+    told, encoding_failed, placing_failed, encoded = [], threading.Event(), threading.Event(), []
+
+    class Once(Choosy):
+        def encode(self, waveforms, num_samples):
+            encoded.append(float(waveforms.abs().max()))
+            return super().encode(waveforms, num_samples)
+
+    def place(*args):
+        encoding_failed.wait(30)
+        raise OSError("the disk is full")
+
+    def failed(which, error):
+        told.append((which.name, str(error)))
+        (encoding_failed if which.name == "second" else placing_failed).set()
+
+    def files():
+        yield clip("loud", stored(noise(2.0, level=2.0), subtype="FLOAT"))
+        placing_failed.wait(30)
+        yield from quiet
+
+    monkeypatch.setattr("pipeline.tokenize.commit", place)
+    quiet = clips(20, 1, 2.0, 3.0)
+    first = clips(2, 2)
+    work = [(unit(first, "first"), first), (unit([*quiet, quiet[0]], "second"), files())]
+    settings = replace(SETTINGS, window_seconds=1.0, batch_seconds=1.0)
+    assert not list(tokenize_units(work, Once(), Output(str(tmp_path)), settings, failed=failed))
+    assert told == [("second", "a kernel failed"), ("first", "the disk is full")]
+    assert len(encoded) <= 3  # of the second unit nothing after what failed
+
+
 def test_without_anyone_to_tell_the_first_failure_is_raised(tmp_path):
     work = [
         (unit(clips(3), "a"), clips(3)),
