@@ -3,6 +3,7 @@
 It keeps nothing that matters: the sidecars of finished units are the only state, so it may die at any moment.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from schemas.spec import CodecSpec
 IN_FLIGHT = 2  # units per actor: the one at work and the next
 POLL_SECONDS = 3.0  # how often the cluster is looked at
 STATUS_SECONDS = 5.0
+WARN_SECONDS = 300.0  # without a sign of life of an actor, then it is said
 PATIENCE = 25  # failures in a row, of whichever units, that mean it is not the units
 
 
@@ -41,8 +43,10 @@ class Worker:
 
     slot: Slot
     actor: Any
-    born: float
+    moved: float  # when it was last seen to get on with something
     ready: Ready | None = None
+    pulse: tuple[float, int] = (0.0, 0)
+    slow: bool = False  # that it stands still has been said
     units: dict[str, tuple[WorkUnit, float]] = field(default_factory=dict)  # in hand, and since when
     alone: bool = False  # holds a suspect, and gets nothing beside it
 
@@ -55,7 +59,7 @@ class Worker:
 class Call:
     """What an answer will be about."""
 
-    kind: str  # "load", "unit" or "seconds"
+    kind: str  # "load", "unit" or "pulse"
     worker: Worker
     unit: WorkUnit | None = None
 
@@ -72,8 +76,10 @@ class Driver:
         max_actors: int | None,
         reporter: Reporter,
         stop: Stop,
+        stall_seconds: float = math.inf,
     ) -> None:
         self.task, self.gpus_per_actor, self.max_actors = task, gpus_per_actor, max_actors
+        self.stall_seconds = stall_seconds
         self.reporter, self.progress, self.log = reporter, reporter.progress, reporter.log
         self.stop = stop
         self.admit: Callable[[CodecSpec], None] = lambda spec: None
@@ -100,8 +106,9 @@ class Driver:
                 self.populate()
                 self.feeding.step(len(self.workers))
                 self.hand_out()
-                self.ask_seconds()
+                self.feel_pulses()
                 self.wait()
+                self.end_the_stalled()
                 self.reporter.tick()
         finally:
             for worker in list(self.workers.values()):
@@ -144,19 +151,44 @@ class Driver:
         unit, files = fed if fed else (self.backlog.take(idle), None)
         if unit is None:
             return
+        if idle:
+            self.alive(worker)
         worker.units[unit.name] = (unit, time.monotonic())
         worker.alone = self.backlog.is_suspect(unit)
         self.calls[worker.actor.tokenize.remote(unit, files)] = Call("unit", worker, unit)
 
-    def ask_seconds(self) -> None:
+    def feel_pulses(self) -> None:
         now = time.monotonic()
         if now < self.next_status:
             return
         self.next_status = now + STATUS_SECONDS
-        asked = {id(call.worker) for call in self.calls.values() if call.kind == "seconds"}
+        asked = {id(call.worker) for call in self.calls.values() if call.kind == "pulse"}
         for worker in self.workers.values():
             if worker.ready and id(worker) not in asked:
-                self.calls[worker.actor.seconds.remote()] = Call("seconds", worker)
+                self.calls[worker.actor.pulse.remote()] = Call("pulse", worker)
+
+    def alive(self, worker: Worker) -> None:
+        worker.moved, worker.slow = time.monotonic(), False
+
+    def end_the_stalled(self) -> None:
+        """An actor that neither reads nor encodes nor answers would hold its units for ever: say so, at last end it.
+
+        Its units fail as those of one that died. One that still loads is only spoken of: weights may be long to fetch.
+        """
+        for worker in list(self.workers.values()):
+            still = time.monotonic() - worker.moved
+            if worker.ready is not None and worker.units and still > self.stall_seconds:
+                label, names = worker.slot.label, ", ".join(worker.units)
+                self.log.write("actor_stalled", actor=label, units=list(worker.units), seconds=still)
+                self.bury(worker, f"has stood still for {still / 60:.0f} min over {names} and is ended")
+            elif still > WARN_SECONDS and not worker.slow and (worker.units or worker.ready is None):
+                worker.slow = True
+                self.reporter.say(f"{worker.slot.label} {self.standing_still(worker)} for {still / 60:.0f} min")
+
+    def standing_still(self, worker: Worker) -> str:
+        if worker.ready is None:
+            return "has been starting (its cores or GPU may be lent to others, or weights are being fetched)"
+        return f"has shown no progress over {', '.join(worker.units)}"
 
     def wait(self) -> None:
         refs = list(self.calls) + self.feeding.refs
@@ -178,8 +210,11 @@ class Driver:
             return
         if call.kind == "load":
             self.loaded(call.worker, answer)
-        elif call.kind == "seconds":
-            self.progress.encoded_by(call.worker.slot.label, answer)
+        elif call.kind == "pulse":
+            if answer != call.worker.pulse:
+                call.worker.pulse = answer
+                self.alive(call.worker)
+            self.progress.encoded_by(call.worker.slot.label, answer[0])
         else:
             assert call.unit is not None
             self.finished(call.worker, call.unit, answer)
@@ -197,6 +232,7 @@ class Driver:
                 f"{self.spec.name} {self.spec.revision[:12]}; give every node the same weights"
             )
         worker.ready = ready
+        self.alive(worker)
         self.failed_starts.pop(worker.slot.label, None)
         self.progress.join(worker.slot.label)
         self.log.write(
@@ -206,6 +242,7 @@ class Driver:
     def finished(self, worker: Worker, unit: WorkUnit, info: ShardInfo) -> None:
         _, since = worker.units.pop(unit.name)
         worker.alone = False
+        self.alive(worker)
         self.backlog.done(unit)
         self.progress.finish(info, worker.slot.label)
         taken = time.monotonic() - since
@@ -225,14 +262,14 @@ class Driver:
             worker.alone = False
             self.unit_failed(worker, call.unit, error)
 
-    def bury(self, worker: Worker) -> None:
+    def bury(self, worker: Worker, how: str = "died") -> None:
         """The actor is dead or out of reach; its units come back one by one as their calls fail."""
         del self.workers[worker.slot.label]
         ray.kill(worker.actor)  # out of reach may still be alive
         self.progress.leave(worker.slot.label)
         self.next_poll = 0.0
         if worker.ready and not self.stop.requested:
-            self.reporter.say(f"{worker.slot.label} died; its units go back to the queue")
+            self.reporter.say(f"{worker.slot.label} {how}; its units go back to the queue")
             self.log.write("actor_died", actor=worker.slot.label, host=worker.ready.host)
 
     def failed_start(self, worker: Worker, error: RayError) -> None:

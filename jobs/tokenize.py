@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from schemas.manifest import ShardManifest
 
 PROG = "neutok tokenize"
-POSITIVE = ("max_seconds", "split_seconds", "batch_seconds", "decode_workers", "gpus_per_actor", "actors", "attempts")
+POSITIVE = (
+    "max_seconds",
+    "split_seconds",
+    "batch_seconds",
+    "decode_workers",
+    "gpus_per_actor",
+    "actors",
+    "attempts",
+    "stall_minutes",
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Options(Source):
     gpus_per_actor: float = option("0.5 puts two actors on each GPU", 1.0)
     actors: int | None = option("at most so many (default: one per GPU; without GPUs one per node)", None)
     attempts: int = option("how often a unit may fail before it is left out", 5)
+    stall_minutes: float = option("an actor that does nothing for so long is ended, and its units go back", 60.0)
     max_reject_share: float = option("exit with 3 if a larger share of the clips is rejected", 0.1)
     address: str | None = option(
         "of a Ray cluster; `local` for one of its own (default: RAY_ADDRESS, else local)", None
@@ -132,7 +142,16 @@ def run(options: Options, index: "Index", index_seconds: float) -> int:
         options.decode_workers,
         str(Path.cwd()),
     )
-    driver = Driver(task, todo, options.attempts, options.gpus_per_actor, options.actors, reporter, stop)
+    driver = Driver(
+        task,
+        todo,
+        options.attempts,
+        options.gpus_per_actor,
+        options.actors,
+        reporter,
+        stop,
+        stall_seconds=60 * options.stall_minutes,
+    )
     try:
         with contextlib.closing(reporter):
             driver.run(admit=lambda spec: manifest.open_run(output, {**asked, "codec": spec.to_json()}))

@@ -5,7 +5,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ import torch
 
 import codec as codecs
 from codec.base import Codec
-from pipeline.stream import feed_units
+from pipeline.stream import feed_units, read_unit
 from pipeline.tokenize import Output, Settings, tokenize_units
 from schemas.audio import AudioFile, Reject
 from schemas.manifest import ShardInfo, WorkUnit
@@ -59,6 +59,7 @@ class Tokenizer:
         self.waiting: dict[str, Future[ShardInfo]] = {}
         self.codec: Codec | None = None
         self.encoded = 0.0  # seconds of audio
+        self.taken = 0  # clips read
 
     def load(self) -> Ready:
         """Load the codec, once. Not done in `__init__`, so that what is wrong with it travels as the error it is."""
@@ -79,9 +80,9 @@ class Tokenizer:
         self.inbox.put((unit, files, future))
         return future.result()
 
-    def seconds(self) -> float:
-        """Of audio, encoded since the codec was loaded."""
-        return self.encoded
+    def pulse(self) -> tuple[float, int]:
+        """Seconds of audio encoded and clips read since the codec was loaded; if it hangs, both stand still."""
+        return self.encoded, self.taken
 
     def _work(self) -> None:
         torch.set_num_threads(self.threads)  # OpenMP keeps this number per thread
@@ -105,12 +106,17 @@ class Tokenizer:
         if (future := self.waiting.pop(unit.name, None)) is not None:  # a unit may fail at both its ends
             future.set_exception(error)
 
-    def _hand(self) -> Iterator[tuple[WorkUnit, Files | None]]:
+    def _hand(self) -> Iterator[tuple[WorkUnit, Iterable[AudioFile | Reject]]]:
         """Units as they come, for ever."""
         while True:
             unit, files, future = self.inbox.get()
             self.waiting[unit.name] = future
-            yield unit, files
+            yield unit, self._counted(unit, files)
+
+    def _counted(self, unit: WorkUnit, files: Files | None) -> Iterator[AudioFile | Reject]:
+        for file in read_unit(unit) if files is None else files:
+            self.taken += 1
+            yield file
 
 
 class Feeder:

@@ -29,6 +29,8 @@ SPEC = CodecSpec("toy", "1", 16_000, 16_000, 320, 1, 4, ())
 class ToyTokenizer:
     """Does what the names of the units say."""
 
+    SLOW_SECONDS = 30
+
     def __init__(self, task, use_gpu, threads):
         self.task, self.use_gpu = task, use_gpu
 
@@ -37,16 +39,18 @@ class ToyTokenizer:
             raise ValueError("these weights do not fit")
         return Ready(SPEC, "host", "gpu" if self.use_gpu else "cpu", os.getpid(), "0")
 
-    def seconds(self):
-        return 1.0
+    def pulse(self):
+        return 1.0, 1
 
     def tokenize(self, unit, files=None):
         if "poison" in unit.name:
             os.kill(os.getpid(), signal.SIGKILL)
         if "wrong" in unit.name or self.task.codec == "hopeless":
             raise RuntimeError("no such thing")
+        if "stuck" in unit.name:
+            time.sleep(3600)
         if "slow" in unit.name:
-            time.sleep(30)
+            time.sleep(self.SLOW_SECONDS)
         assert files == ([unit.name] if unit.sequential else None)
         return ShardInfo(unit.name, 1, 1, 1, 1, 1.0, "d", "r", 1, "h", "h", {})
 
@@ -108,10 +112,10 @@ def unit(name, source="plain"):
     return WorkUnit(name, "toy", source, "index", 0, 1, 1, source != "plain")
 
 
-def drive(names, codec="toy", attempts=2, stop=None, gpus_per_actor=0.5, admit=lambda spec: None):
+def drive(names, codec="toy", attempts=2, stop=None, gpus_per_actor=0.5, admit=lambda spec: None, **more):
     units = [unit(*name.split("@")) for name in names]
     task = Task(codec, None, "float32", Output("out", "parquet"), Settings(), None, ".")
-    driver = Driver(task, units, attempts, gpus_per_actor, None, Reports(units), stop or Stop())
+    driver = Driver(task, units, attempts, gpus_per_actor, None, Reports(units), stop or Stop(), **more)
     driver.run(admit)
     return driver
 
@@ -166,6 +170,24 @@ def test_stop_lets_go_at_once_and_says_what_is_left(monkeypatch):
     driver = drive(["a", "slow1", "slow2", "b"], stop=stop)
     assert "a" in driver.progress.done
     assert driver.backlog.open >= {"slow1", "slow2"}
+
+
+def test_a_unit_that_hangs_is_told_of_and_costs_only_itself(monkeypatch):
+    monkeypatch.setattr(jobs.driver, "WARN_SECONDS", 0.5)
+    driver = drive(["a", "stuck", "b", "c"], stall_seconds=2.0)
+    assert driver.progress.done == {"a", "b", "c"}
+    assert [(failure.unit.name, failure.attempts) for failure in driver.backlog.given_up] == [("stuck", 2)]
+    said = "\n".join(driver.log.said)
+    assert re.search(r"has shown no progress over \S*stuck", said)
+    assert re.search(r"has stood still for 0 min over .*stuck.* and is ended; its units go back", said)
+
+
+def test_an_actor_that_gets_on_however_slowly_is_left_alone(monkeypatch):
+    monkeypatch.setattr(jobs.driver, "STATUS_SECONDS", 0.2)
+    monkeypatch.setattr(ToyTokenizer, "pulse", lambda self: (time.monotonic(), 0))
+    monkeypatch.setattr(ToyTokenizer, "SLOW_SECONDS", 8)
+    driver = drive(["slow"], attempts=1, stall_seconds=5.0)
+    assert driver.progress.done == {"slow"} and not driver.backlog.given_up
 
 
 def test_progress_is_seen_among_rays_metrics():
