@@ -180,6 +180,23 @@ def test_published_modules_have_the_published_parameter_counts():
     assert count(head) == 2_098_176 + 12_584_960
 
 
+def test_a_decoder_of_a_higher_rate_begins_with_the_sound_of_the_one_it_starts_from():
+    base = start.fresh_codec(TINY).eval()
+    decoder = replace(TINY.codec.decoder, hop_length=480)
+    recipe = replace(TINY, codec=replace(TINY.codec, decoder=decoder), trains=("decoder",), starts_from="tiny")
+    codec = start.begin(recipe, base, None).codec.eval()
+    with torch.no_grad():
+        ours, theirs = codec.decoder, base.decoder
+        ours.head.bias[641:961] = -20.0  # silences the fresh bins, above 8 kHz
+        theirs.head.bias[640] = -20.0  # and the last one, which counts by half in the lower spectrum
+        ours.head.bias[640] = -20.0
+        quantized = base.quantizer.decode(torch.arange(30)[None] * 997)
+        high, low = ours(quantized)[0, 0].double(), theirs(quantized)[0, 0].double()
+    assert len(high) == 14_400 and len(low) == 9_600
+    inner = slice(800, -800)  # of the instants that both rates have; windows are cut at the ends
+    assert (high[::3] - low[::2])[inner].abs().max() < 0.02 * low.abs().max()
+
+
 def test_what_a_recipe_needs_and_lacks_is_said():
     with pytest.raises(ValueError, match="--start"):
         start.begin(TINY_DISTILL, None, "seeded")

@@ -5,7 +5,8 @@ What neither states is settled here, in one place:
 - Losses over sub-discriminators are summed, as the code does; the prose says averaged.
 - Adam's epsilon, betas and weight decay: XCodec2's.
 - upsample_24k: the new decoder, its input projection included, starts from the 16 kHz decoder wherever a tensor's
-  shape fits; judges start fresh; the learning rate restarts. The semantic loss has nothing to train, so it is off.
+  shape fits, and so do the bins of its head up to 8 kHz; judges start fresh; the learning rate restarts. The semantic
+  loss has nothing to train, so it is off.
 - distill: the weight of Eq. 2 is not printed; it is that of the semantic loss, the other error between features.
   DistilHuBERT stays frozen, as its published weights suggest; the semantic head learns, because no decoder that could
   be reused for it is published.

@@ -1,5 +1,7 @@
 """What a run begins with: fresh weights, a frozen speech model, and the codec its recipe builds on or learns from."""
 
+from math import log
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -105,6 +107,23 @@ def _take_over(codec: NeuCodec, base: NeuCodec, recipe: Recipe) -> None:
                 "another shape; give a codec trained by the recipe this one starts from"
             )
         part.load_state_dict({**state, **fits})
+    if "decoder" in recipe.trains:
+        _take_over_head(codec.decoder, base.decoder)
+
+
+@torch.no_grad()
+def _take_over_head(decoder: VocosDecoder, base: VocosDecoder) -> None:
+    """Start at a higher output rate with what the base sounds like.
+
+    Both spectra are of the same frames, so their bins are equally far apart in hertz: each bin that the base has starts
+    from its own, louder as a longer sum is. Those above, that it never heard, stay fresh.
+    """
+    ours, theirs = (each.config.n_fft // 2 + 1 for each in (decoder, base))
+    if ours <= theirs or decoder.config.width != base.config.width:
+        return
+    for mine, known in ((decoder.head.weight, base.head.weight), (decoder.head.bias, base.head.bias)):
+        mine.unflatten(0, (2, ours))[:, :theirs] = known.unflatten(0, (2, theirs))  # log-magnitudes, phases
+    decoder.head.bias[:theirs] += log(decoder.config.n_fft / base.config.n_fft)
 
 
 def _take_semantic(codec: NeuCodec, semantic: State | str) -> None:
