@@ -7,9 +7,11 @@ when that was).
 
 import hashlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -76,7 +78,8 @@ def build_index(
 
     Args: inputs: local paths, globs, brace ranges, folders, URLs. folder: where the output goes, any fsspec URL.
     unit_bytes: stored audio of one unit, about. run: `map`, or that of a pool of processes; it must keep the order.
-    Raises: ValueError for an unknown corpus, inputs that match nothing, or a selection that leaves nothing.
+    Raises: ValueError for an unknown corpus, inputs that match nothing, a selection that leaves nothing, or if the
+    folder holds a run that was begun with other clips; its index is left as it is.
     """
     if corpus not in CORPORA:
         raise ValueError(f"unknown corpus {corpus!r}; known: {', '.join(sorted(CORPORA))}")
@@ -85,12 +88,39 @@ def build_index(
     folder = storage.plain(folder)
     assert selection.codes is not None  # raises for a language that is none
     sources = find_sources(CORPORA[corpus], inputs, exclude=folder)
-    tasks = list(plan(CORPORA[corpus], sources, folder, selection))
-    done = list(zip(tasks, run(refreshed, tasks), strict=True)) if selection.limit is None else list(first_clips(tasks))
-    if not sum(listing.num_clips for _, listing in done):
-        raise ValueError(nothing_left(corpus, sources, selection, [listing for _, listing in done]))
-    resolve_keys(CORPORA[corpus], [(task.source, task.path) for task, _ in done])
-    return cut(corpus, done, unit_bytes)
+
+    def listed(folder: str) -> Index:
+        tasks = list(plan(CORPORA[corpus], sources, folder, selection))
+        all_of = selection.limit is None
+        done = list(zip(tasks, run(refreshed, tasks), strict=True)) if all_of else list(first_clips(tasks))
+        if not sum(listing.num_clips for _, listing in done):
+            raise ValueError(nothing_left(corpus, sources, selection, [listing for _, listing in done]))
+        resolve_keys(CORPORA[corpus], [(task.source, task.path) for task, _ in done])
+        return cut(corpus, done, unit_bytes)
+
+    begun = begun_with(folder)
+    if begun is not None and not is_current(list(plan(CORPORA[corpus], sources, folder, selection)), folder):
+        with tempfile.TemporaryDirectory(prefix="neutok-index-") as elsewhere:
+            if listed(elsewhere).hash != begun:
+                raise ValueError(
+                    f"{folder} holds a run that was begun with other clips: files of --input have come, gone or "
+                    "changed since, or the selection or unit size is another; restore them, or give another --output"
+                )
+    return listed(folder)
+
+
+def begun_with(folder: str) -> str | None:
+    """The hash of the index that the run in this folder began with, if there is one."""
+    try:
+        return json.loads(storage.read_bytes(storage.join(folder, "run.json"))).get("index")
+    except FileNotFoundError:
+        return None
+
+
+def is_current(tasks: Sequence[Task], folder: str) -> bool:
+    """Whether the index files in a folder are those of the tasks, so that listing again would write none."""
+    there = [path for path in storage.list_files(storage.join(folder, "index")) if path.endswith(".parquet")]
+    return len(there) == len(tasks) and all(noted(task, state_of(task)) for task in tasks)
 
 
 def plan(corpus: Corpus, sources: Sequence[Source], folder: str, selection: Selection) -> Iterator[Task]:
@@ -129,6 +159,19 @@ def is_elsewhere(layout: Layout, selection: Selection) -> bool:
 
 def refreshed(task: Task) -> Listing:
     """The listing of a source: the one that is there if nothing has changed since, else a new one."""
+    state = state_of(task)
+    if known := noted(task, state):
+        return known
+    corpus, beside = CORPORA[task.corpus], [entry.path for entry in task.beside]
+    storage.remove(task.note)  # from here on the index file is not the one it speaks of
+    listing = list_source(corpus, task.source, corpus.layout(task.source), beside, task.path, task.selection)
+    data = json.dumps({"state": state, "listing": asdict(listing)}, indent=1, sort_keys=True).encode()
+    storage.write_atomic(task.note, lambda file: file.write(data))
+    return listing
+
+
+def state_of(task: Task) -> dict[str, Any]:
+    """What a listing follows from, as JSON has it."""
     state = {
         "version": INDEX_VERSION,
         "corpus": task.corpus,
@@ -136,7 +179,11 @@ def refreshed(task: Task) -> Listing:
         "files": storage.signature([*task.source.files, *task.beside]),
         "selection": asdict(task.selection),
     }
-    state = json.loads(json.dumps(state))
+    return json.loads(json.dumps(state))
+
+
+def noted(task: Task, state: dict[str, Any]) -> Listing | None:
+    """The listing that made the index file that is there, if it followed from this state."""
     if storage.exists(task.path) and storage.exists(task.note):
         try:
             known = json.loads(storage.read_bytes(task.note))
@@ -144,12 +191,7 @@ def refreshed(task: Task) -> Listing:
                 return Listing(**known["listing"])
         except (ValueError, KeyError, TypeError):
             pass  # a note that cannot be read is no note
-    corpus, beside = CORPORA[task.corpus], [entry.path for entry in task.beside]
-    storage.remove(task.note)  # from here on the index file is not the one it speaks of
-    listing = list_source(corpus, task.source, corpus.layout(task.source), beside, task.path, task.selection)
-    data = json.dumps({"state": state, "listing": asdict(listing)}, indent=1, sort_keys=True).encode()
-    storage.write_atomic(task.note, lambda file: file.write(data))
-    return listing
+    return None
 
 
 def slugs(corpus: str, sources: Sequence[Source]) -> list[str]:

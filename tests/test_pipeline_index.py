@@ -73,6 +73,23 @@ def test_an_unchanged_source_is_not_read_again(tmp_path, monkeypatch):
     assert read == ["b.tar"] and second.num_clips == 3 and second.hash != first.hash
 
 
+@pytest.mark.parametrize("limit", [None, 3])
+def test_the_index_of_a_run_is_not_written_over_by_that_of_other_clips(tmp_path, limit):
+    corpus, output, some = tmp_path / "corpus", tmp_path / "out", Selection(limit=limit)
+    for number, name in enumerate(("a b.wav", "a_b.wav", "c.wav")):  # two of them collide
+        put(corpus / name, sound(number))
+    first = build_index("folder", [str(corpus)], str(output), some, 1 << 20)
+    (output / "run.json").write_text(json.dumps({"index": first.hash}))
+    (corpus / "c.wav").touch()
+    assert build_index("folder", [str(corpus)], str(output), some, 1 << 20).hash == first.hash
+    before = {path: path.read_bytes() for path in (output / "index").iterdir()}
+    put(corpus / "a b.wav", sound(0) * 2)
+    put(corpus / "b.wav", sound(4))
+    with pytest.raises(ValueError, match=r"out holds a run that was begun with other clips: .*give another --output"):
+        build_index("folder", [str(corpus)], str(output), some, 1 << 20)
+    assert {path: path.read_bytes() for path in (output / "index").iterdir()} == before
+
+
 def test_an_index_file_holds_neither_times_nor_places(tmp_path):
     put(tmp_path / "in" / "a.tar", tar_bytes([("k.wav", sound(1))]))
     index_of(tmp_path, [tmp_path / "in"])
