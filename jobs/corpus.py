@@ -52,9 +52,11 @@ def check_source(source: Source) -> None:
 
 
 def check_writable(output: str) -> None:
-    """Raises: OSError if nothing can be written there."""
+    """Raises: OSError if nothing can be written there; ValueError if others would not see it."""
     from pipeline import storage
 
+    if output.startswith("memory://"):
+        raise ValueError(f"--output {output} is the memory of one process; give a folder or URL that all can reach")
     probe = storage.join(output, "log", f"probe-{uuid.uuid4().hex[:8]}")
     try:
         storage.write_atomic(probe, lambda file: None)

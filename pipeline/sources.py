@@ -158,7 +158,10 @@ def find_sources(corpus: Corpus, inputs: Sequence[str], exclude: str = "") -> li
         for pattern in [whole] if storage.exists(whole) else storage.expand(whole):
             hits = storage.glob(pattern)
             if not hits:
-                raise ValueError(f"--input {pattern} matches nothing; check the path, or quote a pattern for the shell")
+                why = f" ({said})" if (said := storage.why_missing(pattern)) else ""
+                raise ValueError(
+                    f"--input {pattern} matches nothing{why}; check the path, or quote a pattern for the shell"
+                )
             for hit in hits:
                 folder = storage.is_folder(hit)
                 found = storage.scan(hit) if folder else [storage.entry(hit)]

@@ -11,7 +11,7 @@ import socket
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,8 +38,21 @@ def is_local(path: str) -> bool:
 
 
 def filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL and the path inside it."""
-    return fsspec.core.url_to_fs(path)
+    """The fsspec filesystem of a URL and the path inside it. Raises: OSError if it needs a package that is missing."""
+    with answering(path):
+        return fsspec.core.url_to_fs(path)
+
+
+@contextlib.contextmanager
+def answering(path: str) -> Iterator[None]:
+    """Every store has errors of its own, for no network, no right, no package: here they become OSErrors."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise OSError(f"{path} cannot be reached: {type(error).__name__}: {said}") from error
 
 
 def join(folder: str, *parts: str) -> str:
@@ -59,7 +72,8 @@ def exists(path: str) -> bool:
     if is_local(path):
         return Path(path).exists()
     fs, inner = filesystem(path)
-    return fs.exists(inner)
+    with answering(path):
+        return fs.exists(inner)
 
 
 def is_folder(path: str) -> bool:
@@ -68,7 +82,8 @@ def is_folder(path: str) -> bool:
     if path.startswith(("http://", "https://")):
         return False  # a web server lists nothing; each file is named
     fs, inner = filesystem(path)
-    return fs.isdir(inner)
+    with answering(path):
+        return fs.isdir(inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +113,7 @@ def scan(folder: str, hidden: bool = False) -> list[Entry]:
                         found.append(Entry(posixpath.join(root, name), info.st_size, str(info.st_mtime_ns)))
     else:
         fs, inner = filesystem(folder)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), answering(folder):
             for path, info in fs.find(inner, detail=True).items():
                 if hidden or "/." not in path[len(inner) :].rpartition("/")[0]:
                     found.append(Entry(url_of(path, folder, inner), int(info.get("size") or 0), remote_mark(info)))
@@ -121,7 +136,8 @@ def entry(path: str) -> Entry:
         info = Path(path).stat()
         return Entry(path, info.st_size, str(info.st_mtime_ns))
     fs, inner = filesystem(path)
-    info = fs.info(inner)
+    with answering(path):
+        info = fs.info(inner)
     return Entry(path, int(info.get("size") or 0), remote_mark(info))
 
 
@@ -151,7 +167,19 @@ def glob(pattern: str) -> list[str]:
     if is_local(pattern):
         return sorted(map(plain, local_glob.glob(pattern, recursive=True)), key=natural)  # noqa: PTH207 - rooted anywhere
     fs, inner = filesystem(pattern)
-    return sorted((url_of(path, pattern, inner) for path in fs.glob(inner)), key=natural)
+    with answering(pattern):
+        return sorted((url_of(path, pattern, inner) for path in fs.glob(inner)), key=natural)
+
+
+def why_missing(path: str) -> str:
+    """What a store says of a file it does not have, "" if nothing: of some, one that is down has none."""
+    if is_local(path) or MAGIC.search(path):
+        return ""
+    try:
+        entry(path)
+    except OSError as error:
+        return str(error.__cause__ or "")
+    return ""
 
 
 def url_of(path: str, given: str, inner: str) -> str:

@@ -47,6 +47,8 @@ def options(corpus, output, *more):
         (("--language", "klingonese"), "klingonese"),
         (("--address", "127.0.0.1:1"), "no Ray cluster answers at 127.0.0.1:1"),
         (("--output", "/proc/no"), "cannot write to --output /proc/no"),
+        (("--output", "memory://out"), "--output memory://out is the memory of one process"),
+        (("--input", "https://127.0.0.1:1/a.tar"), "matches nothing (Cannot connect to host 127.0.0.1:1"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(corpus, tmp_path, capsys, more, said):

@@ -1,8 +1,10 @@
 """Files through one door: written whole or not at all, listed in an order a person expects."""
 
+import re
 import threading
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline import storage
 
@@ -100,3 +102,27 @@ def test_the_signature_follows_the_content(folder):
     assert before == storage.signature(storage.scan(folder))
     put(path, b"22")
     assert storage.signature(storage.scan(folder)) != before
+
+
+def test_a_store_that_cannot_be_reached_is_an_oserror_that_names_it(monkeypatch):
+    class Refused(Exception):
+        pass
+
+    def refuse(*args, **kwargs):
+        raise Refused("no credentials\nand a long story")
+
+    for name in ("exists", "isdir", "find", "info", "glob"):
+        monkeypatch.setattr(MemoryFileSystem, name, refuse)
+    doors = (storage.exists, storage.is_folder, storage.scan, storage.entry)
+    for door, url in [*((door, "memory://far/x") for door in doors), (storage.glob, "memory://far/*.tar")]:
+        with pytest.raises(OSError, match=f"^{re.escape(url)} cannot be reached: Refused: no credentials$"):
+            door(url)
+
+
+def test_a_store_whose_package_is_missing_is_an_oserror(monkeypatch):
+    def missing(path):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(storage.fsspec.core, "url_to_fs", missing)
+    with pytest.raises(OSError, match=r"^gs://b/x cannot be reached: ImportError: Please install gcsfs$"):
+        storage.exists("gs://b/x")
