@@ -1,7 +1,8 @@
 """Train any recipe over the stream: `neutok train --recipe nano --input 'speech/*.tar' --output out/nano`.
 
 In this process; under `torchrun --nproc-per-node N -m jobs.train ...`; or on a Ray cluster with `--ray-workers N`, also
-by `ray job submit`. A run found at --output goes on from its latest checkpoint; SIGTERM saves one and ends with code 4.
+by `ray job submit`. A run found at --output goes on from its latest checkpoint; SIGTERM saves one and ends with code 4
+(on Ray, what came after the latest one is done again).
 """
 
 import sys
@@ -17,7 +18,7 @@ PROG = "neutok train"
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        options = parse(TrainOptions, argv, PROG, (__doc__ or "").splitlines()[0])
+        options = parse(TrainOptions, argv, PROG, __doc__ or "")
         if options.ray_workers:
             from jobs.training.on_ray import train_on_ray
 
