@@ -12,7 +12,7 @@ from codec_toys import small
 
 from codec.weights import save
 from jobs.bench import main
-from jobs.benches import ragged
+from jobs.benches import gpu, ragged
 from jobs.parity_clips import RATE, Clip, load_clips, write_prepared
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +108,17 @@ def test_the_bench_of_a_gpu_runs_whole_with_torch_alone(weights, clips, tmp_path
     left_out = {name for name, part in parts.items() if part["verdict"] == "left out"}
     assert left_out == {"peers distill-neucodec", "compiled distill-neucodec"} and len(parts) == 8
     assert all(part["verdict"] == "done" and part["result"] for name, part in parts.items() if name not in left_out)
+
+
+def test_a_part_of_the_gpu_bench_that_fails_says_why_and_one_without_end_is_stopped(clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ("encode", "--model", "no-such-codec", "--input", os.path.relpath(clips))
+    log = tmp_path / "gpu.log"
+    failed = gpu.run(gpu.Part("encode", 60, command), 60, log)
+    assert failed.verdict == "exit code 2" and "unknown codec 'no-such-codec'" in failed.table and failed.result is None
+    stopped = gpu.run(gpu.Part("encode", 0.5, command), 0.5, log)
+    assert stopped.verdict == "stopped after 0 s" and "no-such-codec" not in stopped.table
+    assert log.read_text().count("no-such-codec") == 2  # what was loaded, and why it was not
 
 
 def test_encoding_speed_is_told_by_part(weights, clips, tmp_path):

@@ -4,8 +4,8 @@
     python -m jobs.bench gpu --input clips.safetensors --output results         # there
 
 Each part is a bench of its own in a process of its own, with a limit of time: whatever happens to one, the others run,
-and what is known so far lies in gpu.json and gpu.txt. The neucodec package is compared with if it can be imported (its
-wheels unpacked on PYTHONPATH will do).
+and what is known so far lies in gpu.json and gpu.txt; what the parts say on the way, in gpu.log. The neucodec package
+is compared with if it can be imported (its wheels unpacked on PYTHONPATH will do).
 """
 
 import json
@@ -28,6 +28,7 @@ PRECISIONS = ("bfloat16", "tf32", "float32")
 SAMPLE_BYTES = 2  # of a prepared clip
 SHORTEST, LONGEST = 5.0, 30.0  # seconds of a prepared clip
 LEAST_SECONDS = 15.0  # what a part is still begun with
+LAST_WORDS = 30  # lines of a part that failed
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began, outcomes = time.monotonic(), []
     for part in parts(options):
         left = options.minutes * 60 - (time.monotonic() - began)
-        outcomes.append(run(part, min(part.seconds, left)))
+        outcomes.append(run(part, min(part.seconds, left), Path(options.output) / "gpu.log"))
         keep(outcomes, options)
     print(summary(outcomes))
     return COMPLETE if all(each.verdict in ("done", "left out") for each in outcomes) else INCOMPLETE
@@ -140,23 +141,37 @@ def parts(options: GpuOptions) -> list[Part]:
     ]
 
 
-def run(part: Part, seconds: float) -> Outcome:
-    """One part, stopped after so many seconds. Its progress goes to the error stream, as it comes."""
+def run(part: Part, seconds: float, log: Path) -> Outcome:
+    """One part, stopped after so many seconds. Its progress goes to the log, as it comes; its last words are kept."""
     if part.without:
         return told(Outcome(part.name, "left out", 0.0, f"left out: {part.without}", None))
     if seconds < min(part.seconds, LEAST_SECONDS):
         return told(Outcome(part.name, "no time left", 0.0, "not begun: no time is left", None))
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # and not its folder: inputs may be relative
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="neutok-gpu-") as folder:
-        result = Path(folder) / "result.json"
+    with tempfile.TemporaryDirectory(prefix="neutok-gpu-") as folder, log.open("ab") as errors:
+        result, start = Path(folder) / "result.json", errors.tell()
         command = [sys.executable, "-m", "jobs.bench", *part.command, "--json", str(result)]
         try:
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=seconds)
-            verdict, table = "done" if done.returncode == 0 else f"exit code {done.returncode}", done.stdout
+            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=errors, timeout=seconds)
+            verdict, said = "done" if done.returncode == 0 else f"exit code {done.returncode}", done.stdout
         except subprocess.TimeoutExpired as error:
-            verdict, table = f"stopped after {seconds:.0f} s", (error.stdout or b"").decode(errors="replace")
-        found = json.loads(result.read_text()) if result.exists() else None
-    return told(Outcome(part.name, verdict, time.monotonic() - began, table.rstrip(), found))
+            verdict, said = f"stopped after {seconds:.0f} s", error.stdout or b""
+        table = said.decode(errors="replace")
+        if verdict != "done":
+            last = log.read_bytes()[start:].decode(errors="replace").splitlines()[-LAST_WORDS:]
+            table = "\n".join([table, *last])
+        found = read_result(result)
+    return told(Outcome(part.name, verdict, time.monotonic() - began, table.strip("\n"), found))
+
+
+def read_result(path: Path) -> Any:
+    """What a part wrote as JSON; None where it came to no end."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def told(outcome: Outcome) -> Outcome:
