@@ -30,7 +30,7 @@ def seed(model: NeuCodec, part: str = "") -> NeuCodec:
         with torch.no_grad():
             parameters[name].copy_(_tensor(references[name], tuple(parameters[name].shape)))
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # each tensor has a generator of its own
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:  # each tensor has a generator of its own
         list(threads.map(set_one, parameters))
     return model
 
