@@ -15,6 +15,7 @@ from schemas.audio import AudioSegment, Reject
 from schemas.tokens import TokenRecord
 
 Result = TokenRecord | Reject
+NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
 
 
 def encode(windows: Iterable[list[Item]], codec: Codec, batch_seconds: float) -> Iterator[Result]:
@@ -182,4 +183,5 @@ def refuse(segment: AudioSegment, reason: str, message: str) -> Reject:
 
 def _out_of_memory(error: RuntimeError) -> bool:
     said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+    # a GPU's libraries, which allocate beside torch, say it in their own words
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in NO_MEMORY)

@@ -92,7 +92,11 @@ def test_clips_below_one_hop_are_too_short():
     assert results[1].codes.shape == (1, 1) and "at least 320 samples" in results[0].message
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def of_a_library(said):
+    return RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, of_a_library])
 def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on(error):
     items = segments(64, low=0.9, high=1.0)
     small = Small(ToyCodec(), 60_000, error)
