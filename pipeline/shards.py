@@ -46,7 +46,7 @@ def find_shards(path: str) -> list[str]:
 def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Rows of one shard in their order, in batches of at most ROWS_AT_ONCE, as columns of TOKEN_SCHEMA.
 
-    Raises: ValueError if the file is no token shard.
+    Raises: ValueError if the file is no token shard, or a damaged one.
     """
     wanted = list(columns or TOKEN_SCHEMA.names)
     with storage.open_read(path) as file:
@@ -57,8 +57,15 @@ def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.R
             missing = set(wanted) - set(table.schema_arrow.names)
             if missing:
                 raise ValueError(f"{path} is no token shard: it has no column {', '.join(sorted(missing))}")
-            for batch in table.iter_batches(ROWS_AT_ONCE, columns=wanted):
-                yield batch.select(wanted)
+            try:
+                for batch in table.iter_batches(ROWS_AT_ONCE, columns=wanted):
+                    yield batch.select(wanted)
+            except (pa.ArrowException, OSError) as error:
+                if getattr(error, "errno", None) is not None:
+                    raise  # the store's, not of the bytes
+                raise ValueError(
+                    f"{path} is damaged: {error}; remove its sidecar in done/ and run its job again, or copy it again"
+                ) from error
 
 
 def _open_parquet(file: Any, path: str) -> pq.ParquetFile:

@@ -124,6 +124,15 @@ def test_what_is_no_shard_is_refused_with_a_word(tmp_path, capsys):
         assert name in capsys.readouterr().err
 
 
+def test_a_damaged_shard_is_named(tmp_path, capsys):
+    shard = output_toys.write_output(tmp_path, {"a": output_toys.records(400)}) / "data" / "a.parquet"
+    data = bytearray(shard.read_bytes())
+    data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)  # the footer is whole, the pages are not
+    shard.write_bytes(data)
+    assert job.main([str(tmp_path)]) == 2
+    assert f"{shard} is damaged: " in capsys.readouterr().err
+
+
 def test_an_empty_output_has_numbers_and_a_page(tmp_path):
     out = output_toys.write_output(tmp_path / "out", {"a": []}, ["empty"])
     assert job.main([str(out), "--html", str(tmp_path / "page.html")]) == 0
