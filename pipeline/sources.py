@@ -164,7 +164,7 @@ def find_sources(corpus: Corpus, inputs: Sequence[str], exclude: str = "") -> li
                 )
             for hit in hits:
                 folder = storage.is_folder(hit)
-                found = storage.scan(hit) if folder else [storage.entry(hit)]
+                found = storage.scan(hit, links=True) if folder else [storage.entry(hit)]
                 new = [e for e in found if e.path not in seen and not below(e.path, exclude)]
                 seen |= {entry.path for entry in new}
                 groups.setdefault(hit if folder else fixed_folder(pattern), []).extend(new)

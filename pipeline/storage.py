@@ -20,6 +20,7 @@ import fsspec
 
 BLOCK_BYTES = 8 << 20  # of remote read-ahead: a request costs more than the few clips a skip would save
 
+DANGLING = "dangling"
 MAGIC = re.compile(r"[*?\[]")
 NUMBERS = re.compile(r"(\d+)")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
@@ -95,11 +96,11 @@ class Entry:
     mark: str
 
 
-def scan(folder: str, hidden: bool = False) -> list[Entry]:
+def scan(folder: str, hidden: bool = False, links: bool = False) -> list[Entry]:
     """Every regular file below a folder, in natural order; [] if there is no such folder.
 
     Hidden folders (`.git`, `.cache`) are left out unless asked for, and so is what is no regular file: a pipe
-    would block whoever opens it.
+    would block whoever opens it. Links to nothing, if asked for, are marked DANGLING.
     """
     found = []
     if is_local(folder):
@@ -107,10 +108,14 @@ def scan(folder: str, hidden: bool = False) -> list[Entry]:
             if not hidden:
                 folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
-                with contextlib.suppress(OSError):  # a link to nothing, a file that has just gone
-                    info = (Path(root) / name).stat()
+                path = posixpath.join(root, name)
+                try:
+                    info = Path(path).stat()
                     if stat.S_ISREG(info.st_mode):
-                        found.append(Entry(posixpath.join(root, name), info.st_size, str(info.st_mtime_ns)))
+                        found.append(Entry(path, info.st_size, str(info.st_mtime_ns)))
+                except OSError:  # a file that has just gone, or a link to nothing, as git-annex leaves what it lacks
+                    if links and Path(path).is_symlink():
+                        found.append(Entry(path, 0, DANGLING))
     else:
         fs, inner = filesystem(folder)
         with contextlib.suppress(FileNotFoundError), answering(folder):

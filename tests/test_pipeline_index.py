@@ -90,6 +90,15 @@ def test_the_index_of_a_run_is_not_written_over_by_that_of_other_clips(tmp_path,
     assert {path: path.read_bytes() for path in (output / "index").iterdir()} == before
 
 
+def test_a_link_to_nothing_is_a_clip_that_is_missing(tmp_path):
+    put(tmp_path / "corpus" / "a.wav", sound(1))
+    (tmp_path / "corpus" / "b.wav").symlink_to(tmp_path / "annex" / "b.wav")
+    (tmp_path / "corpus" / "metadata.csv").symlink_to(tmp_path / "annex" / "metadata.csv")
+    index = index_of(tmp_path, [tmp_path / "corpus"])
+    assert (index.num_clips, index.rejects) == (2, {"missing": 1})
+    assert [problem for problem in index.problems if "metadata.csv: not a file but a link to nothing" in problem]
+
+
 def test_an_index_file_holds_neither_times_nor_places(tmp_path):
     put(tmp_path / "in" / "a.tar", tar_bytes([("k.wav", sound(1))]))
     index_of(tmp_path, [tmp_path / "in"])

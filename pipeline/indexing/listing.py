@@ -155,7 +155,11 @@ class Builder:
         for entry in self.source.files:
             name = entry.path[len(self.source.path) :].lstrip("/")
             why = "" if clean(name) == name else "its file name is not UTF-8; rename it"
+            if entry.mark == storage.DANGLING:
+                why = "not a file but a link to nothing; fetch what it points to"
             member = Member(clean(name) or "", 0, entry.size, entry.size, problem=why)
+            if why and self.layout.is_label(name):
+                self.problems.append(f"{member.name}: {why}")
             if why or not self.layout.is_label(name):
                 yield member, None
                 continue
