@@ -16,6 +16,7 @@ import pytest
 import torch
 from training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
+import codec
 from codec.training.recipes import RECIPES
 from codec.weights import load_codec
 from jobs import train
@@ -24,6 +25,7 @@ from jobs.training import checkpoints
 from jobs.training.data import by_corpus, mixture, open_validation
 from jobs.training.options import TrainOptions
 from jobs.training.ranks import join
+from jobs.training.setup import given
 from pipeline import storage
 
 MAIN = Path(__file__).parent / "training_main.py"
@@ -191,6 +193,14 @@ def test_a_start_that_is_missing_is_told_before_corpora_are_listed(corpus, tmp_p
     with pytest.raises(ValueError, match="give it by --start"):
         here(corpus, tmp_path / "run", "--semantic", "seeded", recipe="tiny_distill")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_starts_from_a_codec_that_ships_by_its_name(corpus, tmp_path, capsys):
+    assert train.main(["--recipe", "nano", "--input", str(corpus), "--output", str(tmp_path), "--start", "null"]) == 2
+    assert "--start null has no weights" in capsys.readouterr().err
+    options = TrainOptions(recipe="nano_distill", input=("x",), output=str(tmp_path), start="nano")
+    base, _ = given(options.chosen(), options)
+    assert base.revision == codec.load("nano").revision
 
 
 def test_clips_for_validation_are_those_that_can_be_measured(tmp_path):

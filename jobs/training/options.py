@@ -22,7 +22,8 @@ class TrainOptions:
     validation: tuple[str, ...] = option("clips to listen to while training, as --input; never trained on", ())
     validation_clips: int = option("how many of them", 16)
     start: str | None = option(
-        "weights of the codec that the recipe goes on with, begins with or learns from; or `seeded`", None
+        "the codec that the recipe goes on with, begins with or learns from: a name like `nano`, weights, or `seeded`",
+        None,
     )
     semantic: str | None = option("weights that hold the frozen speech model; or `seeded`", None)
     steps: int | None = option("stop after this step; default: the recipe's", None)

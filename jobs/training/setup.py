@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from codec import weights
+import codec
+from codec import CODECS, weights
 from codec.evaluation import metrics
 from codec.layouts import State
 from codec.neucodec import NeuCodec
@@ -43,7 +44,7 @@ def set_up(options: TrainOptions, ranks: Ranks, say: Callable[[str], None] = pri
     ranks.check(recipe.batch_size)
     if ranks.rank:
         say = _silent
-    generator = begin(recipe, *_given(recipe, options)).to(ranks.device)  # before corpora are listed, which takes long
+    generator = begin(recipe, *given(recipe, options)).to(ranks.device)  # before corpora are listed, which takes long
     data = open_data(options, ranks)
     order = Order([clips.rows for clips in data.clips], recipe.batch_size, recipe.seed, mixture=data.weights)
     models = build_models(recipe, generator)
@@ -81,13 +82,17 @@ def set_up(options: TrainOptions, ranks: Ranks, say: Callable[[str], None] = pri
     return run, data
 
 
-def _given(recipe: Recipe, options: TrainOptions) -> tuple[NeuCodec | None, State | str | None]:
+def given(recipe: Recipe, options: TrainOptions) -> tuple[NeuCodec | None, State | str | None]:
     """The codec to begin with, and where a frozen speech model comes from."""
     base, semantic = None, None
     if options.start is not None:
         source = RECIPES[recipe.starts_from or recipe.name]
         if options.start == "seeded":
             base = seed(NeuCodec(source.codec, source.name))
+        elif options.start in CODECS:
+            base = codec.load(options.start)
+            if not isinstance(base, NeuCodec):
+                raise ValueError(f"--start {options.start} has no weights to begin with")
         else:
             base = weights.load_codec(source.name, weights=options.start)
         if base.config.hop_length != recipe.codec.hop_length:
