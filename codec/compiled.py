@@ -13,6 +13,7 @@ SUFFIX = "+compiled"
 # Samples of the rows of batches that are compiled for: rows of equal lengths go without masks, a single row is a case
 # of its own, and of two lengths the compiler learns what varies.
 KINDS = ((16_000, 8_000), (32_000, 9_000, 8_000), (16_000, 16_000), (32_000,) * 3, (16_000,), (32_000,))
+MOST_KINDS = 32
 
 
 def refuse_elsewhere(precision: str, device: str) -> None:
@@ -32,6 +33,8 @@ def compile_layers(model: NeuCodec, backend: str = "inductor") -> NeuCodec:
     A codec without a semantic encoder is left as it is. Raises: ValueError where its layers cannot be compiled.
     """
     layers = getattr(model.semantic, "layers", ())
+    # batches too large for 32-bit places and clips of one frame are kinds, too: torch's own limit would end a run
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_KINDS)
     for layer in layers:  # alike as they are, they share what is compiled
         # whole or not at all: what silently ran uncompiled would be another precision
         layer.compile(backend=backend, dynamic=True, fullgraph=True)
