@@ -183,9 +183,7 @@ def split_up(corpus: Corpus, folder: str, files: Sequence[Entry], root: str) -> 
         kind = KINDS.get(match[1].lower(), "tar") if match else "tree"
         if kind == "tree":
             loose.append(entry)
-        elif (
-            kind in corpus.kinds and not re.search(corpus.ignores, entry.path) and (match and match[3]) in (None, ".0")
-        ):
+        elif kind in corpus.kinds and not re.search(corpus.ignores, entry.path) and is_first_part(match):
             parts = [e for e in files if match and match[3] and PART.sub("", e.path) == PART.sub("", entry.path)]
             yield Source(kind, entry.path, relative(entry.path, root), tuple(parts) or (entry,))
     if "tree" not in corpus.kinds:

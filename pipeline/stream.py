@@ -187,7 +187,11 @@ def read_rows(path: str, head: Head, clips: Sequence[Clip]) -> Iterator[Item]:
         elif name and (file := inside(name, path, head.name)):
             yield read_file(clip.utterance, file)
         else:
-            yield Reject(clip.utterance, "missing", "the row holds no bytes, and no file of the corpus")
+            yield Reject(
+                clip.utterance,
+                "missing",
+                "the row holds no bytes and names no file inside --input (full paths and .. are not followed)",
+            )
 
 
 def inside(name: str, table: str, table_name: str) -> str | None:

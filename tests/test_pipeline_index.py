@@ -1,9 +1,11 @@
 """The index: unique keys, units, selection; read again only when something changed; clear errors."""
 
+import gzip
 import io
 import json
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora_fixtures import BUILDERS, put, put_zip, sound, tar_bytes
@@ -97,6 +99,28 @@ def test_a_link_to_nothing_is_a_clip_that_is_missing(tmp_path):
     index = index_of(tmp_path, [tmp_path / "corpus"])
     assert (index.num_clips, index.rejects) == (2, {"missing": 1})
     assert [problem for problem in index.problems if "metadata.csv: not a file but a link to nothing" in problem]
+
+
+@pytest.mark.parametrize("first", ["0", "00", "000"])
+def test_parts_of_an_archive_are_one_however_wide_their_numbers(tmp_path, first):
+    whole = gzip.compress(tar_bytes([(f"k{n}.wav", sound(n)) for n in range(4)]))
+    for number in range(3):
+        start, end = number * len(whole) // 3, (number + 1) * len(whole) // 3
+        put(tmp_path / "corpus" / f"a.tar.gz.{number:0{len(first)}}", whole[start:end])
+    assert keys_of(index_of(tmp_path, [tmp_path / "corpus"])) == [f"folder_k{n}_wav" for n in range(4)]
+
+
+def test_a_row_that_names_a_file_elsewhere_is_told_so(tmp_path):
+    audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = pa.array([{"bytes": None, "path": path} for path in ("/etc/passwd", "../a.wav", "a.wav")], audio)
+    put(tmp_path / "corpus" / "a.wav", sound(1))
+    pq.write_table(pa.table({"audio": cells}), tmp_path / "corpus" / "t.parquet")
+    index = index_of(tmp_path, [tmp_path / "corpus"], "parquet")
+    *elsewhere, beside = [item for unit in index.units for item in read_unit(unit)]
+    assert beside.data == sound(1)
+    assert {item.message for item in elsewhere} == {
+        "the row holds no bytes and names no file inside --input (full paths and .. are not followed)"
+    }
 
 
 def test_an_index_file_holds_neither_times_nor_places(tmp_path):
