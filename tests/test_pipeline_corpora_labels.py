@@ -199,6 +199,17 @@ def test_a_folders_table_in_any_usual_form(tmp_path, name, table):
     assert found.text == "hello" and found.id == "folder_a_wav"
 
 
+def test_lists_and_structs_of_a_table_are_kept_and_its_vectors_left(tmp_path):
+    row = {"id": "r", "audio": {"bytes": sound(1), "path": "r.wav"}, "tags": ["a", "b"], "vector": [0.5, 0.25]}
+    row |= {"words": [{"word": "ä", "start": 0.5, "end": None}], "picture": {"bytes": b"x"}}
+    put_parquet(tmp_path / "in.parquet", [row])
+    (found,) = utterances(
+        build_index("parquet", [str(tmp_path / "in.parquet")], str(tmp_path / "out"), Selection(), 1)
+    ).values()
+    kept = {name: json.loads(value) for name, value in extra(found).items()}
+    assert kept == {"tags": ["a", "b"], "words": [{"word": "ä", "start": 0.5, "end": None}]}
+
+
 def test_trees_read_like_their_archives(tmp_path):
     import tarfile
 

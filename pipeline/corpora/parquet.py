@@ -1,7 +1,7 @@
 """Any Parquet tables with an Audio column, from the Hub or a user's own: the usual names of columns are labels.
 
 A row is named by `id` (or `__key__`, `key`, `utterance_id`), else by the file its Audio column names, else by its
-number. Every other plain column goes into `extra`.
+number. Every other column of labels goes into `extra`.
 """
 
 import re

@@ -71,17 +71,27 @@ def bytes_of(kind: pa.StructType) -> bool:
 
 
 def label_columns(schema: pa.Schema, audio: str) -> list[str]:
-    """The columns that are cheap and simple: text, numbers, truth values; and the path beside the sound."""
+    """The columns that tell of the sound: text, numbers, truth values, lists and structs of them; and its path.
+
+    Bytes are sound or pictures, and vectors of floats are features: neither is a label.
+    """
     simple = (
         pa.types.is_string,
         pa.types.is_large_string,
         pa.types.is_integer,
         pa.types.is_floating,
         pa.types.is_boolean,
+        pa.types.is_null,
     )
 
     def is_simple(kind: pa.DataType) -> bool:
-        return any(test(kind.value_type if pa.types.is_dictionary(kind) else kind) for test in simple)
+        if pa.types.is_dictionary(kind):
+            return is_simple(kind.value_type)
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            return is_simple(kind.value_type) and not pa.types.is_floating(kind.value_type)
+        if pa.types.is_struct(kind):
+            return all(is_simple(field.type) for field in kind)
+        return any(test(kind) for test in simple)
 
     names = [field.name for field in schema if is_simple(field.type)]
     kind = schema.field(audio).type
