@@ -176,15 +176,16 @@ def test_a_failed_unit_stays_failed_when_the_shard_before_it_cannot_be_placed(tm
 
     def place(*args):
         encoding_failed.wait(30)
+        placing_failed.set()
         raise OSError("the disk is full")
 
     def failed(which, error):
         told.append((which.name, str(error)))
-        (encoding_failed if which.name == "second" else placing_failed).set()
+        encoding_failed.set()
+        placing_failed.wait(30)
 
     def files():
         yield clip("loud", stored(noise(2.0, level=2.0), subtype="FLOAT"))
-        placing_failed.wait(30)
         yield from quiet
 
     monkeypatch.setattr("pipeline.tokenize.commit", place)
