@@ -54,6 +54,15 @@ class Worker:
     def free(self) -> bool:
         return self.ready is not None and not self.alone and len(self.units) < IN_FLIGHT
 
+    def alive(self) -> None:
+        """It has got on with something, just now."""
+        self.moved, self.slow = time.monotonic(), False
+
+    def standing_still(self) -> str:
+        if self.ready is None:
+            return "has been starting (its cores or GPU may be lent to others, or weights are being fetched)"
+        return f"has shown no progress over {', '.join(self.units)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -152,7 +161,7 @@ class Driver:
         if unit is None:
             return
         if idle:
-            self.alive(worker)
+            worker.alive()
         worker.units[unit.name] = (unit, time.monotonic())
         worker.alone = self.backlog.is_suspect(unit)
         self.calls[worker.actor.tokenize.remote(unit, files)] = Call("unit", worker, unit)
@@ -167,9 +176,6 @@ class Driver:
             if worker.ready and id(worker) not in asked:
                 self.calls[worker.actor.pulse.remote()] = Call("pulse", worker)
 
-    def alive(self, worker: Worker) -> None:
-        worker.moved, worker.slow = time.monotonic(), False
-
     def end_the_stalled(self) -> None:
         """An actor that neither reads nor encodes nor answers would hold its units for ever: say so, at last end it.
 
@@ -183,12 +189,7 @@ class Driver:
                 self.bury(worker, f"has stood still for {still / 60:.0f} min over {names} and is ended")
             elif still > WARN_SECONDS and not worker.slow and (worker.units or worker.ready is None):
                 worker.slow = True
-                self.reporter.say(f"{worker.slot.label} {self.standing_still(worker)} for {still / 60:.0f} min")
-
-    def standing_still(self, worker: Worker) -> str:
-        if worker.ready is None:
-            return "has been starting (its cores or GPU may be lent to others, or weights are being fetched)"
-        return f"has shown no progress over {', '.join(worker.units)}"
+                self.reporter.say(f"{worker.slot.label} {worker.standing_still()} for {still / 60:.0f} min")
 
     def wait(self) -> None:
         refs = list(self.calls) + self.feeding.refs
@@ -213,7 +214,7 @@ class Driver:
         elif call.kind == "pulse":
             if answer != call.worker.pulse:
                 call.worker.pulse = answer
-                self.alive(call.worker)
+                call.worker.alive()
             self.progress.encoded_by(call.worker.slot.label, answer[0])
         else:
             assert call.unit is not None
@@ -232,7 +233,7 @@ class Driver:
                 f"{self.spec.name} {self.spec.revision[:12]}; give every node the same weights"
             )
         worker.ready = ready
-        self.alive(worker)
+        worker.alive()
         self.failed_starts.pop(worker.slot.label, None)
         self.progress.join(worker.slot.label)
         self.log.write(
@@ -242,7 +243,7 @@ class Driver:
     def finished(self, worker: Worker, unit: WorkUnit, info: ShardInfo) -> None:
         _, since = worker.units.pop(unit.name)
         worker.alone = False
-        self.alive(worker)
+        worker.alive()
         self.backlog.done(unit)
         self.progress.finish(info, worker.slot.label)
         taken = time.monotonic() - since

@@ -111,10 +111,10 @@ class Tokenizer:
         while True:
             unit, files, future = self.inbox.get()
             self.waiting[unit.name] = future
-            yield unit, self._counted(unit, files)
+            yield unit, self._counted(read_unit(unit) if files is None else files)
 
-    def _counted(self, unit: WorkUnit, files: Files | None) -> Iterator[AudioFile | Reject]:
-        for file in read_unit(unit) if files is None else files:
+    def _counted(self, files: Iterable[AudioFile | Reject]) -> Iterator[AudioFile | Reject]:
+        for file in files:
             self.taken += 1
             yield file
 

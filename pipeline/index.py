@@ -89,8 +89,10 @@ def build_index(
     assert selection.codes is not None  # raises for a language that is none
     sources = find_sources(CORPORA[corpus], inputs, exclude=folder)
 
-    def listed(folder: str) -> Index:
-        tasks = list(plan(CORPORA[corpus], sources, folder, selection))
+    def planned(folder: str) -> list[Task]:
+        return list(plan(CORPORA[corpus], sources, folder, selection))
+
+    def listed(tasks: list[Task]) -> Index:
         all_of = selection.limit is None
         done = list(zip(tasks, run(refreshed, tasks), strict=True)) if all_of else list(first_clips(tasks))
         if not sum(listing.num_clips for _, listing in done):
@@ -98,15 +100,15 @@ def build_index(
         resolve_keys(CORPORA[corpus], [(task.source, task.path) for task, _ in done])
         return cut(corpus, done, unit_bytes)
 
-    begun = begun_with(folder)
-    if begun is not None and not is_current(list(plan(CORPORA[corpus], sources, folder, selection)), folder):
+    tasks, begun = planned(folder), begun_with(folder)
+    if begun is not None and not is_current(tasks, folder):
         with tempfile.TemporaryDirectory(prefix="neutok-index-") as elsewhere:
-            if listed(elsewhere).hash != begun:
+            if listed(planned(elsewhere)).hash != begun:
                 raise ValueError(
                     f"{folder} holds a run that was begun with other clips: files of --input have come, gone or "
                     "changed since, or the selection or unit size is another; restore them, or give another --output"
                 )
-    return listed(folder)
+    return listed(tasks)
 
 
 def begun_with(folder: str) -> str | None:

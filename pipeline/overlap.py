@@ -48,8 +48,8 @@ class Overlap:
 
     def __init__(
         self,
-        units: Iterable[tuple[WorkUnit, Files | None]],
-        load: Callable[[WorkUnit, Files | None], Iterator[list[Item]]],
+        units: Iterable[tuple[WorkUnit, Files]],
+        load: Callable[[WorkUnit, Files], Iterator[list[Item]]],
         place: Callable[[WorkUnit, Sequence[Any]], ShardInfo],
     ) -> None:
         self.units, self.load, self.place = units, load, place
@@ -112,7 +112,7 @@ class Overlap:
         except Exception as error:
             self.events.put(NoMore(error))
 
-    def _load_unit(self, unit: WorkUnit, files: Files | None) -> None:
+    def _load_unit(self, unit: WorkUnit, files: Files) -> None:
         try:
             for window in self.load(unit, files):
                 self.room.acquire()

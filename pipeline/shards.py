@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.readers.parquet import is_ours
+from pipeline.storage import first_line
 from schemas.tokens import TOKEN_SCHEMA
 
 ENDINGS = (".parquet", ".tar")
@@ -61,10 +63,11 @@ def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.R
                 for batch in table.iter_batches(ROWS_AT_ONCE, columns=wanted):
                     yield batch.select(wanted)
             except (pa.ArrowException, OSError) as error:
-                if getattr(error, "errno", None) is not None:
-                    raise  # the store's, not of the bytes
+                if not is_ours(error):
+                    raise
                 raise ValueError(
-                    f"{path} is damaged: {error}; remove its sidecar in done/ and run its job again, or copy it again"
+                    f"{path} is damaged: {first_line(error)}; remove its sidecar in done/ and run its job again, or "
+                    "copy it again"
                 ) from error
 
 

@@ -52,8 +52,12 @@ def answering(path: str) -> Iterator[None]:
     except (OSError, ValueError):
         raise
     except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0]
-        raise OSError(f"{path} cannot be reached: {type(error).__name__}: {said}") from error
+        raise OSError(f"{path} cannot be reached: {type(error).__name__}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def join(folder: str, *parts: str) -> str:

@@ -71,7 +71,7 @@ def tokenize_unit(
 
 
 def tokenize_units(
-    units: Iterable[tuple[WorkUnit, Files | None]],
+    units: Iterable[tuple[WorkUnit, Files]],
     codec: Codec,
     output: Output,
     settings: Settings,
@@ -84,16 +84,17 @@ def tokenize_units(
     encodes; a third verifies and places finished shards. `units` may wait for the next unit as long as it likes:
     what is finished meanwhile comes out.
 
-    Args: progress: told the seconds of sound that have been encoded, batch by batch. failed: told of a unit that
-        cannot be done, and the others go on; without it the first such error ends everything and is raised.
+    Args: units: each with its clips, which are read when their turn comes. progress: told the seconds of sound that
+        have been encoded, batch by batch. failed: told of a unit that cannot be done, and the others go on; without
+        it the first such error ends everything and is raised.
     Memory: WINDOWS_AHEAD + 2 windows of sound (76 MB each at 20 minutes), the pool's budget (128 MB), and 64 MB of
         stored clips, whatever the lengths and the number of clips.
     """
     limits, batch_seconds = settings.limits(codec), settings.seconds_per_batch(codec)
     with DecodePool(limits, settings.decode_workers) as pool:
 
-        def load(unit: WorkUnit, files: Files | None) -> Iterator[list[Item]]:
-            segments = load_audio(distinct(read_unit(unit) if files is None else files), limits, pool)
+        def load(unit: WorkUnit, files: Files) -> Iterator[list[Item]]:
+            segments = load_audio(distinct(files), limits, pool)
             return windows(segments, settings.window_seconds)
 
         def place(unit: WorkUnit, results: Sequence[Result]) -> ShardInfo:

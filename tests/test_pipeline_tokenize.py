@@ -19,6 +19,7 @@ from pipeline.decoding.pool import DecodePool
 from pipeline.index import Selection, build_index
 from pipeline.manifest import Output, finished, merge, open_run, verify
 from pipeline.sinks import SINKS
+from pipeline.stream import read_unit
 from pipeline.tokenize import Settings, tokenize_unit, tokenize_units
 from schemas.audio import Reject
 from tests.toys import ToyCodec, clip, clips, noise, shared_clips, stored, unit, write_folder
@@ -94,7 +95,7 @@ def test_a_corpus_on_disk_from_index_to_manifest(tmp_path):
     index = build_index("folder", [str(tmp_path / "corpus")], output.folder, Selection(), 60_000)
     assert len(index.units) > 2
     open_run(output, {"codec": codec.spec.to_json(), "index": index.hash})
-    infos = list(tokenize_units(((which, None) for which in index.units), codec, output, SETTINGS))
+    infos = list(tokenize_units(((which, read_unit(which)) for which in index.units), codec, output, SETTINGS))
     manifest = merge(output, index.units)
     assert manifest.totals["rows"] == 9 and manifest.totals["rejects"] == {"unreadable": 1}
     assert verify(output).whole, str(verify(output))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.readers import Damaged, Member
+from pipeline.storage import first_line
 
 BROKEN = (pa.ArrowException, OSError, ValueError, MemoryError, UnicodeError)
 USUAL_NAMES = ("audio", "wav", "mp3", "flac", "opus", "ogg", "speech", "sound", "bytes", "audio_bytes")
@@ -33,10 +34,6 @@ def open_table(path: str) -> pq.ParquetFile:
 def is_ours(error: BaseException) -> bool:
     """Broken bytes, not a store that fails: Arrow's own errors carry no errno. A store may be tried again."""
     return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def audio_column(schema: pa.Schema) -> str:
