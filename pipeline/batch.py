@@ -10,6 +10,8 @@ from torch import Tensor
 from schemas.audio import AudioSegment, Reject, Utterance
 
 PLAN_VERSION = 1  # of how clips are put together; part of a run's identity
+# of padded sound in one batch: more of it leaves a CPU's caches, and fills a GPU
+BATCH_SECONDS = {"cpu": 10.0, "cuda": 240.0}
 MOST_WASTE = 0.05  # of a window's padded samples
 MOST_ROWS = 512  # in a batch
 WINDOW_ITEMS = 8192  # a window of rejects or of tiny clips ends here

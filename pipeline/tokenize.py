@@ -7,7 +7,7 @@ import torch
 
 from codec.base import Codec
 from pipeline.audio import load_audio
-from pipeline.batch import Item, windows
+from pipeline.batch import BATCH_SECONDS, Item, windows
 from pipeline.commit import commit
 from pipeline.decoding.load import Limits
 from pipeline.decoding.pool import DecodePool
@@ -19,8 +19,6 @@ from schemas.audio import AudioFile, Reject
 from schemas.manifest import ShardInfo, WorkUnit
 
 __all__ = ["Output", "Settings", "tokenize_unit", "tokenize_units"]
-
-BATCH_SECONDS = {"cpu": 60.0, "cuda": 240.0}
 
 
 @dataclass(frozen=True, slots=True)

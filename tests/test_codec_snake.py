@@ -96,6 +96,24 @@ def test_without_a_compiler_the_plain_form_runs_with_one_notice():
     assert run.stdout.startswith("1 no C++ compiler found"), run.stdout + run.stderr
 
 
+@needs_compiler
+def test_a_compiler_without_openmp_builds_the_kernel_for_one_core(tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    script = (
+        "import torch; from codec.nn.activations import *; from codec.nn.snake_cpu import library\n"
+        "x, a = torch.randn(2, 5, 9000), torch.zeros(5)\n"
+        "with torch.inference_mode():\n"
+        "    assert library()\n"
+        "    torch.testing.assert_close(snake_beta(x, a, a), plain_snake_beta(x, a, a), atol=1e-5, rtol=1e-5)\n"
+        "print('equal')"
+    )
+    env = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert run.stdout.strip() == "equal", run.stdout + run.stderr
+
+
 def test_the_gpu_kernel_equals_the_plain_form_in_tritons_interpreter():
     script = (
         "import torch; from codec.nn.snake_cuda import snake_cuda; from codec.nn.activations import *\n"

@@ -116,13 +116,14 @@ void span(const T* x, T* y, const float* alpha, const float* inverse_beta, const
 
 int64_t pieces(int64_t whole, int64_t size) { return (whole + size - 1) / size; }
 
-// The share [first, last) of the jobs; job = (clip, span, group of channels), the last counting fastest.
+// All jobs, each (clip, span, group of channels), the last counting fastest.
 template <typename T>
 void run(const T* x, T* y, const float* alpha, const float* inverse_beta, const float* taps, const int64_t* valid,
-         int64_t channels, int64_t length, int64_t first, int64_t last) {
+         int64_t batch, int64_t channels, int64_t length, int64_t threads) {
   const Filters filters(taps);
   const int64_t groups = pieces(channels, GROUP), spans = pieces(length, SPAN);
-  for (int64_t job = first; job < last; ++job) {
+#pragma omp parallel for num_threads(threads)
+  for (int64_t job = 0; job < batch * spans * groups; ++job) {
     const int64_t clip = job / (spans * groups), from = job / groups % spans * SPAN, c = job % groups * GROUP;
     const int64_t end = std::min(from + SPAN, length), to = std::clamp(valid[clip], from, end);
     const int64_t width = std::min(GROUP, channels - c), start = clip * length * channels + c;
@@ -136,19 +137,15 @@ void run(const T* x, T* y, const float* alpha, const float* inverse_beta, const 
 
 extern "C" {
 
-int64_t snake_jobs(int64_t batch, int64_t channels, int64_t length) {
-  return batch * pieces(length, SPAN) * pieces(channels, GROUP);
-}
-
-// Jobs [first, last) of x and y, both [batch, length, channels], contiguous.
-// valid: samples of each clip, 1 to length; alpha, inverse_beta: [channels], linear; taps: the 12 of the filter.
+// x and y: [batch, length, channels], contiguous. valid: samples of each clip, 1 to length; alpha, inverse_beta:
+// [channels], linear; taps: the 12 of the filter.
 void snake_float32(const float* x, float* y, const float* alpha, const float* inverse_beta, const float* taps,
-                   const int64_t* valid, int64_t channels, int64_t length, int64_t first, int64_t last) {
-  run(x, y, alpha, inverse_beta, taps, valid, channels, length, first, last);
+                   const int64_t* valid, int64_t batch, int64_t channels, int64_t length, int64_t threads) {
+  run(x, y, alpha, inverse_beta, taps, valid, batch, channels, length, threads);
 }
 
 void snake_bfloat16(const uint16_t* x, uint16_t* y, const float* alpha, const float* inverse_beta, const float* taps,
-                    const int64_t* valid, int64_t channels, int64_t length, int64_t first, int64_t last) {
-  run(x, y, alpha, inverse_beta, taps, valid, channels, length, first, last);
+                    const int64_t* valid, int64_t batch, int64_t channels, int64_t length, int64_t threads) {
+  run(x, y, alpha, inverse_beta, taps, valid, batch, channels, length, threads);
 }
 }

@@ -1,12 +1,14 @@
 """Anti-aliased SnakeBeta on a CPU in one pass over memory: builds `snake.cpp` once, calls it on every core.
 
+It shares torch's own OpenMP threads: after a layer these look out for more work for some milliseconds before they
+sleep, and threads of our own would have to wait for their cores just as long.
+
 A compiler is a help, not a need: without one the plain form of activations.py runs, and one notice says so.
 """
 
 import ctypes
 import functools
 import hashlib
-import itertools
 import os
 import platform
 import shutil
@@ -14,7 +16,6 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("snake.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+OPENMP = ("-fopenmp",)  # not every compiler has it; built without, the kernel runs on one core
 ENTRIES = {torch.float32: "snake_float32", torch.bfloat16: "snake_bfloat16"}
 
 
@@ -35,9 +37,7 @@ def library() -> ctypes.CDLL | None:
         warnings.warn("no C++ compiler found: activations run in their plain form, same codes, slower", stacklevel=2)
         return None
     try:
-        kernel = ctypes.CDLL(str(_build(compiler)))
-        kernel.snake_jobs.restype = ctypes.c_int64
-        return kernel
+        return ctypes.CDLL(str(_build(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         warnings.warn(
@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL | None:
 def _build(compiler: str) -> Path:
     """The shared library, from the user's cache or built now. Its name follows source, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    identity = "\n".join((SOURCE.read_text(), version, *FLAGS, platform.machine(), _processor()))
+    identity = "\n".join((SOURCE.read_text(), version, *FLAGS, *OPENMP, platform.machine(), _processor()))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neutok"
     target = folder / f"snake-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not target.exists():
@@ -58,9 +58,16 @@ def _build(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = Path(scratch) / "snake.so"
             command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+            try:
+                _compile([*command, *OPENMP])
+            except subprocess.CalledProcessError:
+                _compile(command)
             built.replace(target)  # whole or not at all, whoever builds at the same time
     return target
+
+
+def _compile(command: Sequence[str]) -> None:
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
 
 def _processor() -> str:
@@ -70,11 +77,6 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-@functools.cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="snake")
 
 
 def snake_cpu(
@@ -96,17 +98,9 @@ def snake_cpu(
     valid = torch.full((batch,), length) if num_valid is None else num_valid.to(torch.int64).contiguous()
     alpha, inverse_beta = alpha.float().contiguous(), inverse_beta.float().contiguous()
     filter_taps = torch.tensor(taps, dtype=torch.float32)
-    run = getattr(kernel, ENTRIES[x.dtype])
-    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, y, alpha, inverse_beta, filter_taps, valid)]
-
-    def share(first: int, last: int) -> None:
-        run(*pointers, *(ctypes.c_int64(n) for n in (channels, length, first, last)))
-
-    count = kernel.snake_jobs(*(ctypes.c_int64(n) for n in (batch, channels, length)))
-    workers = min(torch.get_num_threads(), count, max(1, x.numel() // 20_000))
-    cuts = [count * i // workers for i in range(workers + 1)]
-    pending = [_threads(workers - 1).submit(share, *cut) for cut in itertools.pairwise(cuts[1:])]
-    share(cuts[0], cuts[1])
-    for job in pending:
-        job.result()
+    threads = min(torch.get_num_threads(), max(1, x.numel() // 20_000))
+    getattr(kernel, ENTRIES[x.dtype])(
+        *(ctypes.c_void_p(t.data_ptr()) for t in (x, y, alpha, inverse_beta, filter_taps, valid)),
+        *(ctypes.c_int64(n) for n in (batch, channels, length, threads)),
+    )
     return y.transpose(1, 2)

@@ -26,7 +26,7 @@ from jobs.benches.machine import clock, describe, machine, synchronize
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
 from jobs.parity_clips import RATE, load_clips
-from pipeline.batch import plan
+from pipeline.batch import BATCH_SECONDS, plan
 
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # of the product that tells the device's peak
 
@@ -41,7 +41,7 @@ class EncodeOptions:
     weights: str = option("a Hub id, file or folder of weights, or 'seeded'", "seeded")
     max_seconds: float = option("leave out longer clips", 30.0)
     total_seconds: float | None = option("repeat the clips up to this much sound; default: each clip once", None)
-    batch_seconds: float = option("a batch holds this much sound, padding included", 60.0)
+    batch_seconds: float = option("a batch holds this much sound, padding included", BATCH_SECONDS["cpu"])
     rounds: int = option("how often the whole is encoded; the median counts", 3)
     json: str | None = option("write the result here as well", None)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
+from pipeline.batch import BATCH_SECONDS
 
 PROG = "neutok bench gpu"
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ class GpuOptions:
     device: str = option("where to run", "cuda")
     minutes: float = option("no part runs longer than what is left of these", 8.0)
     total_seconds: float = option("of sound for encoding speed; clips come again and again", 1800.0)
-    batch_seconds: float = option("of sound in a batch, padding included", 240.0)
+    batch_seconds: float = option("of sound in a batch, padding included", BATCH_SECONDS["cuda"])
     batches: int = option("ragged batches of each codec, and a twentieth as many with clips of 30 s", 100)
     limit: int = option("clips that precisions and packages are compared on", 40)
     rounds: int = option("how often everything timed is done; the median counts", 3)

@@ -25,7 +25,7 @@ from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
 from jobs.parity import Agreement, agree, encode_together, note
 from jobs.parity_clips import RATE, Clip, load_clips
-from pipeline.batch import plan
+from pipeline.batch import BATCH_SECONDS, plan
 
 PUBLISHED_LAYERS = 24  # what the neucodec package runs, though it reads the sixteenth
 
@@ -40,7 +40,7 @@ class PeerOptions:
     min_seconds: float = option("leave out shorter clips", 3.0)
     max_seconds: float = option("leave out longer clips", 12.0)
     crop_seconds: float | None = option("cut or loop every clip to this length", None)
-    batch_seconds: float = option("our batches hold this much sound; 0 leaves the batched row out", 20.0)
+    batch_seconds: float = option("sound in our batches; 0 leaves their row out", BATCH_SECONDS["cpu"])
     limit: int | None = option("take only the first so many clips", None)
     rounds: int = option("how often every contender encodes every clip", 3)
     threads: int = option("processor threads of every contender", 2)
