@@ -30,6 +30,11 @@ class AudioBatch:
     positions: tuple[int, ...]
 
 
+def usual_batch_seconds(device: str | torch.device) -> float:
+    """How much padded sound one batch holds on `device`, unless a user says otherwise."""
+    return BATCH_SECONDS.get(torch.device(device).type, BATCH_SECONDS["cpu"])
+
+
 def windows(items: Iterable[Item], window_seconds: float) -> Iterator[list[Item]]:
     """Consecutive items, at most `window_seconds` of sound together; a longer clip has a window to itself."""
     window: list[Item] = []

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from codec.base import Codec
 from pipeline.audio import load_audio
-from pipeline.batch import BATCH_SECONDS, Item, windows
+from pipeline.batch import Item, usual_batch_seconds, windows
 from pipeline.commit import commit
 from pipeline.decoding.load import Limits
 from pipeline.decoding.pool import DecodePool
@@ -47,8 +45,7 @@ class Settings:
         return Limits(codec.spec.input_rate, self.max_seconds, self.split_seconds)
 
     def seconds_per_batch(self, codec: Codec) -> float:
-        device = torch.device(codec.device).type
-        return self.batch_seconds or BATCH_SECONDS.get(device, BATCH_SECONDS["cpu"])
+        return self.batch_seconds or usual_batch_seconds(codec.device)
 
 
 def tokenize_unit(

@@ -26,7 +26,7 @@ from jobs.benches.machine import clock, describe, machine, synchronize
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
 from jobs.parity_clips import RATE, load_clips
-from pipeline.batch import BATCH_SECONDS, plan
+from pipeline.batch import plan, usual_batch_seconds
 
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # of the product that tells the device's peak
 
@@ -41,7 +41,7 @@ class EncodeOptions:
     weights: str = option("a Hub id, file or folder of weights, or 'seeded'", "seeded")
     max_seconds: float = option("leave out longer clips", 30.0)
     total_seconds: float | None = option("repeat the clips up to this much sound; default: each clip once", None)
-    batch_seconds: float = option("a batch holds this much sound, padding included", BATCH_SECONDS["cpu"])
+    batch_seconds: float | None = option("padded sound in a batch (default: by the device)", None)
     rounds: int = option("how often the whole is encoded; the median counts", 3)
     json: str | None = option("write the result here as well", None)
 
@@ -121,10 +121,10 @@ def measure(name: str, precision: str, clips: Sequence[Tensor], options: EncodeO
 
 
 def make_batches(
-    clips: Sequence[Tensor], batch_seconds: float, device: str
+    clips: Sequence[Tensor], batch_seconds: float | None, device: str
 ) -> tuple[list[tuple[Tensor, Tensor]], list[list[int]]]:
     """Waveforms [B, 1, T] on the device and lengths [B] of each batch, and which clips are its rows."""
-    order = plan([len(clip) for clip in clips], round(batch_seconds * RATE))
+    order = plan([len(clip) for clip in clips], round((batch_seconds or usual_batch_seconds(device)) * RATE))
     batches = []
     for rows in order:
         waveforms = torch.nn.utils.rnn.pad_sequence([clips[i] for i in rows], batch_first=True)[:, None]
@@ -200,7 +200,8 @@ def watch(name: str, part: nn.Module, spent: dict[str, float], device: str) -> l
 
 def table(speeds: Sequence[Speed], options: EncodeOptions) -> str:
     lines = [
-        f"{describe(options.device)}; {speeds[0].seconds:.0f} s of sound in batches of {options.batch_seconds:g} s, "
+        f"{describe(options.device)}; {speeds[0].seconds:.0f} s of sound in batches of "
+        f"{options.batch_seconds or usual_batch_seconds(options.device):g} s, "
         f"median of {options.rounds} rounds, weights {options.weights}",
         f"{'':18} {'precision':10} {'x real time':>12} {'GFLOP/s':>9} {'of peak':>8} {'padding':>8}  time in",
     ]

@@ -25,7 +25,7 @@ from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
 from jobs.parity import Agreement, agree, encode_together, note
 from jobs.parity_clips import RATE, Clip, load_clips
-from pipeline.batch import BATCH_SECONDS, plan
+from pipeline.batch import plan, usual_batch_seconds
 
 PUBLISHED_LAYERS = 24  # what the neucodec package runs, though it reads the sixteenth
 
@@ -40,7 +40,7 @@ class PeerOptions:
     min_seconds: float = option("leave out shorter clips", 3.0)
     max_seconds: float = option("leave out longer clips", 12.0)
     crop_seconds: float | None = option("cut or loop every clip to this length", None)
-    batch_seconds: float = option("sound in our batches; 0 leaves their row out", BATCH_SECONDS["cpu"])
+    batch_seconds: float | None = option("sound in our batches; 0: no such row (default: by the device)", None)
     limit: int | None = option("take only the first so many clips", None)
     rounds: int = option("how often every contender encodes every clip", 3)
     threads: int = option("processor threads of every contender", 2)
@@ -155,8 +155,9 @@ def build(options: PeerOptions) -> tuple[list[Contender], NeuCodec]:
         if precision != "float32":
             model = codec.load(options.model, options.device, options.weights, precision)
         contenders.append(Ours(model, 0))
-        if options.batch_seconds:
-            contenders.append(Ours(model, options.batch_seconds))
+        together = usual_batch_seconds(options.device) if options.batch_seconds is None else options.batch_seconds
+        if together:
+            contenders.append(Ours(model, together))
     return contenders, judge
 
 

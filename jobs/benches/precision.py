@@ -28,7 +28,6 @@ from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
 from jobs.parity_clips import Clip, load_clips
-from pipeline.batch import BATCH_SECONDS
 from pipeline.decoding.resample import resample
 
 DEFINITION = "float32"
@@ -45,7 +44,7 @@ class PrecisionOptions:
     input: tuple[str, ...] = option("audio files, or folders of them; none: the sample that neutok ships", ())
     max_seconds: float = option("leave out longer clips", 30.0)
     limit: int | None = option("take only the first so many clips", None)
-    batch_seconds: float = option("a batch holds this much sound, padding included", BATCH_SECONDS["cpu"])
+    batch_seconds: float | None = option("padded sound in a batch (default: by the device)", None)
     rounds: int = option("how often the whole is encoded by either; the median counts", 3)
     device: str = option("where to encode", "cpu")
     threads: int | None = option("processor threads; default: torch's own choice", None)
