@@ -4,13 +4,12 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
-INTERVAL = 0.3  # seconds between two looks, at least
-PATIENCE = 50  # times as long as a look: the kernel walks through all pages, and what it looks at waits meanwhile
+INTERVAL = 0.3  # seconds between two looks
 
 
 def run_watched(command: Sequence[str], folder: Path) -> float:
@@ -18,24 +17,36 @@ def run_watched(command: Sequence[str], folder: Path) -> float:
 
     Raises: subprocess.CalledProcessError.
     """
-    peak = 0
+    peak = most = 0
     with subprocess.Popen(command, cwd=folder, stdout=sys.stderr) as process:
         while process.poll() is None:
-            began = time.perf_counter()
-            peak = max(peak, held_by(process.pid))
-            time.sleep(max(INTERVAL, PATIENCE * (time.perf_counter() - began)))
+            if (resident := held_by(process.pid, resident_bytes)) > most:
+                # Only at a new height: to share out pages the kernel walks through them all, and holds up their owner.
+                most = resident
+                peak = max(peak, held_by(process.pid, own_bytes))
+            time.sleep(INTERVAL)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return peak / 2**30
 
 
-def held_by(pid: int) -> int:
-    """Bytes held by a process and all below it; a page that several share counts in parts."""
+def held_by(pid: int, measure: Callable[[psutil.Process], int]) -> int:
+    """Bytes held by a process and all below it."""
     total = 0
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.Error):  # it has just ended
-                found = process.memory_full_info()
-                total += getattr(found, "pss", found.uss)  # PSS is Linux's
+                total += measure(process)
     return total
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Bytes in memory, those shared with others in full."""
+    return process.memory_info().rss
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Bytes in memory; a page that several share counts in parts."""
+    found = process.memory_full_info()
+    return getattr(found, "pss", found.uss)  # PSS is Linux's
