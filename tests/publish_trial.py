@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from schemas.manifest import ShardManifest
 from schemas.tokens import TOKEN_SCHEMA
 from tests import output_toys
-from tests.stand_in_hub import TOKEN, Fault, StandInHub, serving
+from tests.hub_repos import Fault, StandInHub
+from tests.stand_in_hub import TOKEN, serving
 
 ROOT = Path(__file__).parents[1]
 REPO = "org/tokens"

@@ -1,7 +1,7 @@
 """A small Hub over loopback that speaks the real protocol to the unmodified huggingface_hub client, faults included.
 
 Datasets only: repositories, preupload, git-LFS and (accepted unread) Xet uploads, commits, branches, tags, trees,
-downloads. `faults` decides which call goes wrong and how; `calls` remembers every call that was answered.
+downloads. `hub.faults` decides which call goes wrong and how; `hub.calls` remembers every call that was answered.
 """
 
 import base64
@@ -11,135 +11,15 @@ import re
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
+from tests.hub_cards import card_errors
+from tests.hub_repos import Entry, Repo, StandInHub, pointer_oid
 
 TOKEN = "hf_" + "StandInSecretToken0123456789"
 ATTRIBUTES = b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"
 LFS_ENDINGS = (".parquet", ".tar", ".zip", ".bin")
-
-
-@dataclass
-class Entry:
-    """A file of a tree: `oid` is its git blob's, `sha256` is set if it lies in LFS."""
-
-    oid: str
-    size: int
-    sha256: str | None = None
-
-
-@dataclass
-class Commit:
-    oid: str
-    title: str
-    tree: dict
-
-
-@dataclass
-class Repo:
-    private: bool
-    commits: dict = field(default_factory=dict)
-    branches: dict = field(default_factory=dict)
-    tags: dict = field(default_factory=dict)
-
-    def find(self, revision):
-        oid = self.branches.get(revision) or self.tags.get(revision) or revision
-        return self.commits.get(oid)
-
-    def history(self, branch="main"):
-        return [commit for commit in self.commits.values() if branch]
-
-
-@dataclass
-class Fault:
-    """The calls `method` `path` (a pattern) number `first` to `first + times - 1` go wrong as `kind` says.
-
-    Kinds: a status (429, 503, …) answers it and does nothing; "lost 504" and "lost" do the work, then answer 504 or
-    nothing at all; "drop" closes the connection at once; "slow" waits a little; "corrupt" turns a bit of what was
-    sent; a function is called and may return one of these kinds, else the call goes on.
-    """
-
-    method: str
-    path: str
-    kind: object
-    first: int = 1
-    times: int = 1
-    seen: int = 0
-
-    def strikes(self, method, path):
-        if method != self.method or not re.search(self.path, path):
-            return False
-        self.seen += 1
-        return self.first <= self.seen < self.first + self.times
-
-
-class StandInHub:
-    """Everything the server knows. Blobs lie in `folder`, so that gigabytes fit."""
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.repos = {}
-        self.xorbs = {}
-        self.xet_shards = []
-        self.faults = []
-        self.calls = []
-        self.bytes_put = 0
-        self.lock = threading.RLock()
-        self.url = ""
-
-    def blob(self, digest):
-        return self.folder / digest
-
-    def has_xet(self, sha256):
-        """Whether a Xet upload described a file of this hash; in a shard it stands as four little-endian numbers."""
-        digest = bytes.fromhex(sha256)
-        swapped = b"".join(digest[at : at + 8][::-1] for at in range(0, 32, 8))
-        return any(digest in shard or swapped in shard for shard in self.xet_shards)
-
-    def put(self, digest, data):
-        temporary = self.folder / f"{digest}.{threading.get_ident()}"
-        temporary.write_bytes(data)
-        temporary.replace(self.blob(digest))
-
-    def files(self, repo_id, revision="main"):
-        """path -> bytes of a revision."""
-        tree = self.repos[repo_id].find(revision).tree
-        return {path: self.blob(entry.sha256 or entry.oid).read_bytes() for path, entry in sorted(tree.items())}
-
-    def count(self, method, pattern):
-        return sum(1 for m, path, _ in self.calls if m == method and re.search(pattern, path))
-
-    def commit(self, repo, branch, title, changes, deleted=()):
-        head = repo.find(branch)
-        tree = {path: entry for path, entry in (head.tree if head else {}).items() if not _is_below(path, deleted)}
-        tree.update(changes)
-        described = [head.oid if head else "", title, sorted((p, e.oid, e.sha256 or "") for p, e in tree.items())]
-        oid = hashlib.sha1(json.dumps(described).encode()).hexdigest()
-        repo.commits[oid] = Commit(oid, title, tree)
-        repo.branches[branch] = oid
-        return oid
-
-    def add_regular(self, data):
-        oid = git_oid(data)
-        self.put(oid, data)
-        return Entry(oid, len(data))
-
-
-def _is_below(path, deleted):
-    return any(path == name or path.startswith(name.rstrip("/") + "/") for name in deleted)
-
-
-def git_oid(data):
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def pointer_oid(sha256, size):
-    return git_oid(f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode())
 
 
 @contextmanager
@@ -499,45 +379,3 @@ ROUTES = [
     ("POST", r"/v1/xorbs/default/(?P<hash>[0-9a-f]+)", Handler.xorb),
     ("POST", r"/v[12]/shards", Handler.xet_shard),
 ]
-
-
-def card_errors(content):
-    """What the Hub's own validation would say of a README's metadata, in the parts a dataset card uses."""
-    match = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
-    if not match:
-        return ["no metadata block"]
-    try:
-        card = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        return [f"not YAML: {error}"]
-    errors = []
-    licenses = card.get("license") if isinstance(card.get("license"), list) else [card.get("license")]
-    errors += [f"license {name!r} is not known" for name in licenses if name not in HUB_LICENSES]
-    if "other" in licenses and not re.fullmatch(r"[a-z0-9\-.]+", str(card.get("license_name", ""))):
-        errors.append("license other needs a license_name of a-z, 0-9, '-' and '.'")
-    errors += [f"language {code!r} is no code" for code in card.get("language", []) if not is_language(code)]
-    if not set(card.get("size_categories", [])) <= SIZES:
-        errors.append(f"size_categories {card.get('size_categories')}")
-    names = [config.get("config_name") for config in card.get("configs", [])]
-    if None in names or len(set(names)) != len(names):
-        errors.append("every config has a name of its own")
-    for config in card.get("configs", []):
-        if not all(set(split) == {"split", "path"} for split in config.get("data_files", [{}])):
-            errors.append(f"data_files of {config.get('config_name')}")
-    infos = card.get("dataset_info", [])
-    if infos and sorted(info["config_name"] for info in infos) != sorted(names):
-        errors.append("dataset_info and configs name different configs")
-    return errors
-
-
-def is_language(code):
-    return isinstance(code, str) and re.fullmatch(r"[a-z]{2,3}", code)
-
-
-SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B"}
-HUB_LICENSES = {
-    *("cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0"),
-    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0"),
-    *("cc-by-nc-nd-4.0", "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "odc-by", "odbl", "pddl", "unlicense"),
-    *("cdla-permissive-1.0", "cdla-permissive-2.0", "other", "unknown"),
-}

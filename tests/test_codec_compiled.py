@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from codec_toys import small
 from torch.nn.functional import scaled_dot_product_attention
 
 import codec
 from codec.compiled import compile_layers
 from codec.nn import layers, w2v_bert
 from codec.precision import convert
+from tests.codec_toys import small
 
 BATCHES = ((9_000, 320, 5_000), (7_000, 7_000), (12_345,), (20_000, 16_000), (320,), (320, 320))
 

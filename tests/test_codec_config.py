@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from codec_toys import SMALL_DISTILL, SMALL_NEUCODEC
 
 from codec.config import DISTILL_NEUCODEC, NEUCODEC, BigCodecConfig, CodecConfig, DecoderConfig
 from codec.names import reference_names
 from codec.neucodec import NeuCodec, unset
 from codec.seeded import seed
+from tests.codec_toys import SMALL_DISTILL, SMALL_NEUCODEC
 
 
 def count(module: torch.nn.Module) -> int:

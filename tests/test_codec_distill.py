@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from codec_toys import conformance_waveform, seeded_distill, small
 from torch.nn import functional
 
 from codec.config import HubertConfig
@@ -10,6 +9,7 @@ from codec.nn.hubert import Hubert, row_moments
 from codec.nn.l3ac import trend
 from codec.nn.local_attention import LocalTransformer
 from codec.nn.masking import is_valid, masked_moments
+from tests.codec_toys import conformance_waveform, seeded_distill, small
 
 CODES = """
 61245 57151 57150 65326 61246 61244 57150 57150 61246 53054 53053 53053 53053 53054 57150 57149 61246 57150 65342 61246

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from codec_toys import small
-from pretend_gpu import pretended, put, put_model
 
 import codec
 from codec.nn import fbank
 from codec.precision import computing, convert
+from tests.codec_toys import small
+from tests.pretend_gpu import pretended, put, put_model
 
 RAGGED, EQUAL = (9_000, 320, 5_000), (7_000, 7_000)
 

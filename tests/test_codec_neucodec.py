@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from codec_toys import conformance_waveform, small
 
 from codec.neucodec import NeuCodec
+from tests.codec_toys import conformance_waveform, small
 
 CODES = """
 56718 60829 60620 60621 60876 60616 47565 63948 59593 58572 64973 64157 65164 60829 60812 56460 60809 64712 64653 64716

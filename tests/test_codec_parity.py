@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from codec_toys import seeded_distill, small
 
 import codec
 import jobs.parity
 from jobs.parity import ORACLES, Agreement, boundary_distances, compare, encode_together, main
 from jobs.parity_clips import Clip, load_clips
 from jobs.parity_oracles import build_oracle
+from tests.codec_toys import seeded_distill, small
 
 
 def sample(*names):

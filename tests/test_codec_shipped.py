@@ -4,11 +4,11 @@ import re
 
 import pytest
 import torch
-from training_toys import voice
 
 import codec
 from jobs import ship
 from jobs.shipping import card
+from tests.training_toys import voice
 
 FOLDERS = [folder for folder in sorted(codec.SHIPPED.iterdir()) if (folder / "codec.json").is_file()]
 shipped = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice
 
 from codec.config import DecoderConfig
 from codec.fsq import FSQ
@@ -23,6 +22,7 @@ from codec.training.step import (
     module_hashes,
     update,
 )
+from tests.training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice
 
 
 def crops_of(recipe, count=4):

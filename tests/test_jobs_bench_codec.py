@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from codec_toys import small
 
 from codec.weights import save
 from jobs.bench import main
 from jobs.benches import gpu, ragged
 from jobs.parity_clips import RATE, Clip, load_clips, write_prepared
+from tests.codec_toys import small
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from corpora_fixtures import BUILDERS
 
 from jobs.benches.cluster import private_ray
+from tests.corpora_fixtures import BUILDERS
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
 import codec
 from codec.neucodec import NeuCodec
 from codec.training import start
 from jobs import agreement, evaluate
 from jobs.training.pictures import mel_picture, png
+from tests.training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-from training_toys import TINY, TINY_CODEC, voice, wav
 
 import codec
 from codec.config import SpectralConfig
@@ -20,6 +19,7 @@ from jobs.shipping import card, history, sources
 from jobs.training import checkpoints
 from jobs.training.export import checkpoint_of, codec_at
 from jobs.training.options import TrainOptions
+from tests.training_toys import TINY, TINY_CODEC, voice, wav
 
 STUDENT_ALONE = replace(
     TINY,

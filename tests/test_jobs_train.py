@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
 import codec
 from codec.training.recipes import RECIPES
@@ -27,6 +26,7 @@ from jobs.training.options import TrainOptions
 from jobs.training.ranks import join
 from jobs.training.setup import given
 from pipeline import storage
+from tests.training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
 MAIN = Path(__file__).parent / "training_main.py"
 

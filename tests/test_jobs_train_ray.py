@@ -1,12 +1,12 @@
 """Training on Ray: two workers give the weights of one process."""
 
 import torch
-from training_toys import voice, wav
 
 from jobs import train
 from jobs.options import parse
 from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
+from tests.training_toys import voice, wav
 
 FLAGS = ("--recipe", "nano", "--steps", "3", "--crop-seconds", "0.2", "--batch-size", "2", "--adversarial-after", "1")
 FLAGS += ("--peak-rate", "1e-5", "--device", "cpu", "--workers", "0", "--log-every", "1")

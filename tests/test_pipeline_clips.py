@@ -9,12 +9,12 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from training_toys import voice, wav
 
 from pipeline.clips import IndexedClips
 from pipeline.index import Selection, build_index
 from pipeline.stream import read_unit
 from schemas.audio import AudioFile
+from tests.training_toys import voice, wav
 
 
 def files(count=7):

@@ -5,12 +5,12 @@ import re
 from collections import Counter
 
 import pytest
-from corpora_fixtures import BUILDERS
 
 from pipeline.corpora import CORPORA
 from pipeline.index import Selection, build_index
 from pipeline.stream import feed_units, read_unit
 from schemas.audio import REASONS, AudioFile
+from tests.corpora_fixtures import BUILDERS
 
 
 @pytest.fixture(params=sorted(BUILDERS))

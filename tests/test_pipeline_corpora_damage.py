@@ -12,11 +12,11 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora_fixtures import BUILDERS, put, put_parquet, put_zip, sound, tar_bytes
 
 from pipeline.index import Selection, build_index
 from pipeline.stream import feed_units, read_unit
 from schemas.audio import AudioFile
+from tests.corpora_fixtures import BUILDERS, put, put_parquet, put_zip, sound, tar_bytes
 
 CLIPS = [(f"k{n}.wav", sound(n)) for n in range(6)]
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from corpora_fixtures import BUILDERS, put, put_parquet, sound, tar_bytes
 
 from pipeline.index import Selection, build_index
 from pipeline.indexing.labels import LabelTable, to_json
 from pipeline.indexing.languages import language_code
 from pipeline.stream import read_unit
+from tests.corpora_fixtures import BUILDERS, put, put_parquet, sound, tar_bytes
 
 
 def utterances(index):

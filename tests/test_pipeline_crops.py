@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 import torch
-from training_toys import TINY, MemoryClips, shape_of, voice
 
 from pipeline.crops import Shape, crops
 from pipeline.order import Order
+from tests.training_toys import TINY, MemoryClips, shape_of, voice
 
 
 def batches(world, steps, workers=0, clips=None, batch_size=4):

@@ -7,8 +7,9 @@ import sys
 
 from huggingface_hub import HfApi, constants
 
+from tests.hub_repos import StandInHub
 from tests.publish_trial import REPO, ROOT, environment
-from tests.stand_in_hub import TOKEN, StandInHub, serving
+from tests.stand_in_hub import TOKEN, serving
 from tests.token_toys import write_set
 
 SAMPLE = ROOT / "pipeline" / "sample"

@@ -8,13 +8,13 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora_fixtures import BUILDERS, put, put_zip, sound, tar_bytes
-from stand_in_s3 import StandInS3, serving
 
 from pipeline import storage
 from pipeline.index import Selection, build_index
 from pipeline.indexing import listing
 from pipeline.stream import read_unit
+from tests.corpora_fixtures import BUILDERS, put, put_zip, sound, tar_bytes
+from tests.stand_in_s3 import StandInS3, serving
 
 
 def index_of(tmp_path, inputs, corpus="folder", unit_bytes=1 << 20, out="out", **selection):

@@ -1,5 +1,6 @@
 """What is published, before any network: which rows go where, under which licence, in which bytes, with what card."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -19,7 +20,8 @@ from pipeline.publishing.patience import redact
 from pipeline.publishing.publication import Contents, cut, number_of_files, split_name
 from pipeline.reporting.report import inspect
 from schemas.tokens import token_batch
-from tests import output_toys, stand_in_hub, stand_in_s3
+from tests import output_toys, stand_in_s3
+from tests.hub_cards import card_errors
 
 MB = 1e6
 
@@ -234,7 +236,7 @@ def card(folder):
 def test_the_card_s_header_is_valid_and_says_what_the_files_hold(output, tmp_path):
     assert publish(output, tmp_path / "set") == 0
     header, text = card(tmp_path / "set")
-    assert stand_in_hub.card_errors(text) == []
+    assert card_errors(text) == []
     assert header["license"] == ["cc-by-4.0", "cc0-1.0"] and header["language"] == ["de", "en"]
     assert sum(config.get("default", False) for config in header["configs"]) == 1
     for config, info in zip(header["configs"], header["dataset_info"], strict=True):
@@ -252,7 +254,7 @@ def test_the_card_names_whom_the_rows_are_owed_to(tmp_path):
     output = output_toys.write_output(tmp_path / "out", {"a": rows}, ["too_long"])
     assert publish(output, tmp_path / "set") == 0
     header, text = card(tmp_path / "set")
-    assert stand_in_hub.card_errors(text) == []
+    assert card_errors(text) == []
     assert header["license"] == ["cc-by-4.0", "other"] and header["license_name"] == "licenseref-publicdomain"
     assert CORPORA["librispeech"].attribution in text
     assert "- Voice 0 \\| \\<b\\> loud\n- Voice 1" in text
@@ -269,7 +271,7 @@ def test_the_manifest_lists_every_other_file_with_its_hash(output, tmp_path):
     assert {file["path"] for file in listed["files"]} == files.keys() - {"manifest.json"}
     for file in listed["files"]:
         assert len(files[file["path"]]) == file["num_bytes"]
-        assert stand_in_hub.hashlib.sha256(files[file["path"]]).hexdigest() == file["sha256"]
+        assert hashlib.sha256(files[file["path"]]).hexdigest() == file["sha256"]
     assert listed["rejects"] == {"clips": 4, "by_reason": {"too_long": 2, "unreadable": 2}} and listed["rows"] == 90
 
 
@@ -334,7 +336,7 @@ def test_the_same_rows_are_published_as_webdataset(output, tmp_path):
         assert found[row["__key__"]] == (row["codes"], labels)
     assert all(Path(path.replace("/tars/", "/again/")).read_bytes() == Path(path).read_bytes() for path in tars)
     header, text = card(tmp_path / "tars")
-    assert stand_in_hub.card_errors(text) == [] and "dataset_info" not in header
+    assert card_errors(text) == [] and "dataset_info" not in header
     code = text.split("## Load\n\n```python\n")[1].split("```")[0]
     names = {}
     exec(code, names)

@@ -16,8 +16,9 @@ from pipeline.publishing.hub import HubRepo, commit_groups, push
 from pipeline.publishing.merge import PublishedFile, describe
 from pipeline.publishing.patience import Patience
 from tests import output_toys, publish_trial
+from tests.hub_repos import Fault, StandInHub
 from tests.publish_trial import REPO, publish
-from tests.stand_in_hub import TOKEN, Fault, StandInHub, serving
+from tests.stand_in_hub import TOKEN, serving
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from training_toys import TINY, TINY_DISTILL, TINY_TEACHER  # noqa: E402
-
 from codec.training.recipes import RECIPES  # noqa: E402
 from jobs import train  # noqa: E402
 from jobs.training.loop import Run  # noqa: E402
+from tests.training_toys import TINY, TINY_DISTILL, TINY_TEACHER  # noqa: E402
 
 if __name__ == "__main__":
     RECIPES.update({recipe.name: recipe for recipe in (TINY, TINY_TEACHER, TINY_DISTILL)})
