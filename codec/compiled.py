@@ -8,23 +8,13 @@ spend most of their time there: what is gained is memory traffic and, for short 
 import torch
 
 from codec.neucodec import NeuCodec
+from codec.precision import ON_GPU
 
 SUFFIX = "+compiled"
 # Samples of the rows of batches that are compiled for: rows of equal lengths go without masks, a single row is a case
 # of its own, and of two lengths the compiler learns what varies.
 KINDS = ((16_000, 8_000), (32_000, 9_000, 8_000), (16_000, 16_000), (32_000,) * 3, (16_000,), (32_000,))
 MOST_KINDS = 32
-
-
-def refuse_elsewhere(precision: str, device: str) -> None:
-    """Raises: ValueError for a compiled precision on anything but a GPU."""
-    if precision.endswith(SUFFIX) and torch.device(device).type != "cuda":
-        raise ValueError(f"precision {precision!r} is for a GPU, got device {device!r}; use {base(precision)!r}")
-
-
-def base(precision: str) -> str:
-    """The precision that a compiled one computes in."""
-    return precision.removesuffix(SUFFIX)
 
 
 def compile_layers(model: NeuCodec, backend: str = "inductor") -> NeuCodec:
@@ -45,6 +35,6 @@ def compile_layers(model: NeuCodec, backend: str = "inductor") -> NeuCodec:
                 model.encode(rows, torch.tensor(lengths))
         except Exception as error:  # of a compiler: anything
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            use = base(model.precision)
+            use = ON_GPU.get(model.precision, model.precision)
             raise ValueError(f"cannot compile for {model.device}: {said}; use precision {use!r}") from error
     return model

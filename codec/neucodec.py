@@ -21,7 +21,7 @@ from codec.nn.layers import Linear
 from codec.nn.masking import zero_tail
 from codec.nn.vocos import VocosDecoder
 from codec.nn.w2v_bert import W2VBert
-from codec.precision import computing
+from codec.precision import DEFINITION, computing
 from schemas.spec import CodecSpec
 
 
@@ -35,7 +35,7 @@ class NeuCodec(nn.Module):
     def __init__(self, config: CodecConfig, name: str = "neucodec") -> None:
         super().__init__()
         self.config = config
-        self.name, self.revision, self.precision = name, "", "float32"
+        self.name, self.revision, self.precision = name, "", DEFINITION
         self.acoustic = build_acoustic(config)
         self.semantic = build_semantic(config)
         acoustic_width = config.acoustic_width or config.acoustic.out_width
@@ -78,7 +78,9 @@ class NeuCodec(nn.Module):
         """
         num_samples = self._check_waveforms(waveforms, num_samples)
         with self._inference():
-            codes = self.quantizer.encode(self.features(waveforms, num_samples))
+            features = self.features(waveforms, num_samples)
+            with computing(DEFINITION):  # at a boundary between levels, rounding is all
+                codes = self.quantizer.encode(features)
             num_frames = num_samples // self.config.hop_length + self.config.extra_frames
             return zero_tail(codes, _unless_equal(num_frames, codes.shape[1], codes.device), 1)[:, None]
 
@@ -92,7 +94,9 @@ class NeuCodec(nn.Module):
         codes, num_frames = self._check_codes(codes, num_frames)
         with self._inference():
             num_frames = _unless_equal(num_frames, codes.shape[2], codes.device)
-            return self.decoder(self.quantizer.decode(codes[:, 0]), num_frames)
+            with computing(DEFINITION):
+                quantized = self.quantizer.decode(codes[:, 0])
+            return self.decoder(quantized, num_frames)
 
     def features(self, waveforms: Tensor, num_samples: Tensor | None = None) -> Tensor:
         """Features of a batch before quantization, `h` in Eq. 2; differentiable.
@@ -124,6 +128,8 @@ class NeuCodec(nn.Module):
                 f"waveforms must be [B, 1, T] at {self.config.input_rate} Hz, got {list(waveforms.shape)}; "
                 "a batch of mono clips has a channel axis of one"
             )
+        if not len(waveforms):
+            raise ValueError(f"waveforms must hold at least one row, got {list(waveforms.shape)}")
         if list(num_samples.shape) != [len(waveforms)]:
             raise ValueError(f"num_samples must be [{len(waveforms)}], one per row, got {list(num_samples.shape)}")
         for samples in num_samples.tolist():

@@ -1,6 +1,6 @@
 """How exactly a codec computes, asked for by name.
 
-float32 is the definition: strict on every device. tf32 lets a GPU round the inputs of its products; bfloat16 also
+float32 is the definition: strict on every device. tf32 is for a GPU: it rounds the inputs of its products. bfloat16
 stores the weights of linear and convolution layers so. Norms, softmax, activations, mel features and quantizer stay
 in float32 in all of them. bfloat16+compiled is for a GPU: the semantic layers go through a compiler (compiled.py).
 """
@@ -13,7 +13,9 @@ from torch import nn
 
 from codec.nn.layers import Conv1d, Linear
 
-PRECISIONS = ("float32", "tf32", "bfloat16", "bfloat16+compiled")
+DEFINITION = "float32"
+PRECISIONS = (DEFINITION, "tf32", "bfloat16", "bfloat16+compiled")
+ON_GPU = {"tf32": DEFINITION, "bfloat16+compiled": "bfloat16"}  # and nowhere else; there: what comes nearest
 
 
 def convert(model: nn.Module, precision: str) -> nn.Module:
@@ -25,6 +27,12 @@ def convert(model: nn.Module, precision: str) -> nn.Module:
             if isinstance(module, (Linear, Conv1d)):
                 module.to(torch.bfloat16)
     return model
+
+
+def refuse_elsewhere(precision: str, device: str) -> None:
+    """Raises: ValueError for a GPU's precision on anything else: it would compute as another, under a wrong name."""
+    if precision in ON_GPU and torch.device(device).type != "cuda":
+        raise ValueError(f"precision {precision!r} is for a GPU, got device {device!r}; use {ON_GPU[precision]!r}")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from codec.compiled import SUFFIX, compile_layers, refuse_elsewhere
+from codec.compiled import SUFFIX, compile_layers
 from codec.config import DISTILL_NEUCODEC, NEUCODEC, CodecConfig, HubertConfig, W2VBertConfig
 from codec.layouts import (
     State,
@@ -32,7 +32,7 @@ from codec.layouts import (
     is_transformers,
 )
 from codec.neucodec import NeuCodec, build_semantic, unset
-from codec.precision import convert
+from codec.precision import convert, refuse_elsewhere
 from codec.seeded import seed
 
 

@@ -102,6 +102,8 @@ class Feeding:
     def _failed(self, archive: Archive, error: object) -> None:
         """The walk broke, most likely over the first unit it had still to read."""
         self._end(archive)
+        if not archive.expected:
+            return  # all it was to read has been handed over; what is lost of that comes back by `again`
         archive.not_before = time.monotonic() + 3.0
         first = next(unit for unit in archive.wanted.values() if unit.name in archive.expected)
         if not self.backlog.failed(first, f"its archive cannot be read: {error}"):

@@ -24,6 +24,7 @@ from torch import Tensor
 import codec
 from codec.fsq import FSQ
 from codec.neucodec import NeuCodec
+from codec.precision import DEFINITION, computing
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity_clips import Clip, load_clips
 
@@ -170,7 +171,7 @@ def agree(name: str, ours: NeuCodec, clips: Sequence[Clip], given: list[Tensor],
         if not len(frames):
             continue
         differing += len(frames)
-        with torch.inference_mode():
+        with torch.inference_mode(), computing(DEFINITION):  # a GPU's own choice of precision would blur the distance
             latent = ours.quantizer.latent(ours.features(clip.waveform[None, None].to(ours.device)))[0].cpu()
             spelled = [ours.quantizer.to_levels(codes[frames].to(ours.device)).cpu() for codes in (one, other)]
         distances = boundary_distances(ours.quantizer, latent)[frames]

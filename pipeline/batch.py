@@ -9,7 +9,7 @@ from torch import Tensor
 
 from schemas.audio import AudioSegment, Reject, Utterance
 
-PLAN_VERSION = 1  # of how clips are put together; part of a run's identity
+PLAN_VERSION = 1  # of the rules for windows and batches: part of a run's identity
 # of padded sound in one batch: what stays near a CPU's caches, what fills a GPU
 BATCH_SECONDS = {"cpu": 10.0, "cuda": 240.0}
 MOST_WASTE = 0.05  # of a window's padded samples

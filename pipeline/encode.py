@@ -1,4 +1,4 @@
-"""Sound -> codes through any codec: batches inside windows, results in source order, one batch always in flight."""
+"""Sound -> codes through any codec: batches inside windows, one at work while the next is stacked, results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

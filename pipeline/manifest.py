@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline import storage
+from pipeline.batch import PLAN_VERSION
 from pipeline.commit import commit, sweep
-from pipeline.output import PLAN_VERSION, Output
+from pipeline.output import Output
 from pipeline.verify import verify
 from schemas.manifest import ShardInfo, ShardManifest, WorkUnit
 

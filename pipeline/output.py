@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pipeline import storage
 from pipeline.sinks import SINKS
 
-PLAN_VERSION = 1  # of the rules of batch.py for windows and batches: part of the identity of a run
-
 
 @dataclass(frozen=True, slots=True)
 class Output:

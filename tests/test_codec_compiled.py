@@ -75,3 +75,5 @@ def test_layers_that_do_not_compile_are_told_of():
 def test_a_processor_is_refused_before_anything_is_read():
     with pytest.raises(ValueError, match=r"'bfloat16\+compiled' is for a GPU, got device 'cpu'; use 'bfloat16'"):
         codec.load("neucodec", "cpu", "/nowhere", "bfloat16+compiled")
+    with pytest.raises(ValueError, match=r"'tf32' is for a GPU, got device 'cpu'; use 'float32'"):
+        codec.load("neucodec", "cpu", "/nowhere", "tf32")

@@ -20,7 +20,7 @@ def forget_constants():
 
 
 def built(name: str, precision: str):
-    model = codec.load(name, precision=precision) if name == "nano" else convert(small(name), precision)
+    model = convert(codec.load(name) if name == "nano" else small(name), precision)
     model.precision = precision
     return model
 

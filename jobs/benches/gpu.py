@@ -1,4 +1,4 @@
-"""Everything that is to be known of a GPU in one go, on a machine with torch alone: no Ray, no Arrow, no decoders.
+"""Everything that is to be known of a GPU in one go, with torch, numpy and safetensors: no Ray, Arrow or decoders.
 
     python -m jobs.bench gpu --prepare clips.safetensors --input speech/      # here, where clips can be decoded
     python -m jobs.bench gpu --input clips.safetensors --output results         # there
@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from codec.precision import ON_GPU
 from jobs.options import COMPLETE, INCOMPLETE, option, parse, usage_error
 from pipeline.batch import BATCH_SECONDS
 
@@ -51,6 +52,8 @@ class GpuOptions:
     def __post_init__(self) -> None:
         if (self.output is None) == (self.prepare is None):
             raise ValueError("give either --output, to measure, or --prepare, to bring clips along")
+        if self.output is not None and not self.input:
+            raise ValueError("--output needs --input: clips that --prepare wrote, or files that can be decoded here")
 
 
 @dataclass(frozen=True)
@@ -117,28 +120,23 @@ def parts(options: GpuOptions) -> list[Part]:
     peers = ("peers", *few, "--min-seconds", "0", "--against", "neucodec", "--threads", str(os.cpu_count() or 1))
     ragged = ("ragged", *codec, "--batches", str(options.batches), "--long-batches", str(options.batches // 20))
     no_peer = None if find_spec("neucodec") else "the neucodec package is not installed"
-    no_gpu = None if options.device.startswith("cuda") else "compiled layers are for a GPU"
+    no_gpu = None if options.device.startswith("cuda") else "this precision is a GPU's"
     kernel_seconds = str(max(1, round(options.batch_seconds)))
+
+    def encoding(name: str, precision: str, seconds: float) -> Part:
+        command = (*encode, "--model", name, "--precision", precision)
+        return Part(f"encode {name} {precision}", seconds, command, no_gpu if precision in ON_GPU else None)
+
     return [
         Part("kernel", 60, ("kernel", *common, "--seconds", kernel_seconds)),
-        *(
-            Part(f"encode {name} {precision}", 60, (*encode, "--model", name, "--precision", precision))
-            for precision in PRECISIONS
-            for name in options.model
-        ),
+        *(encoding(name, precision, 60) for precision in PRECISIONS for name in options.model),
         *(
             Part(f"peers {name}", 120, (*peers, "--model", name, "--precision", "float32,bfloat16"), no_peer)
             for name in options.model
         ),
         *(Part(f"ragged {name}", 90, (*ragged, "--model", name)) for name in options.model),
-        *(
-            Part(f"precision {name}", 90, ("precision", *few, "--model", name, "--precision", "tf32,bfloat16"))
-            for name in options.model
-        ),
-        *(
-            Part(f"compiled {name}", 120, (*encode, "--model", name, "--precision", "bfloat16+compiled"), no_gpu)
-            for name in options.model
-        ),
+        *(Part(f"precision {name}", 90, ("precision", *few, "--model", name)) for name in options.model),
+        *(encoding(name, "bfloat16+compiled", 120) for name in options.model),
     ]
 
 

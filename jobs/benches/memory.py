@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 INTERVAL = 0.3  # seconds between two looks
+PATIENCE = 50  # a close look is taken again after so many times the time it took
 
 
 def run_watched(command: Sequence[str], folder: Path) -> float:
@@ -18,12 +19,15 @@ def run_watched(command: Sequence[str], folder: Path) -> float:
     Raises: subprocess.CalledProcessError.
     """
     peak = most = 0
+    again = 0.0
     with subprocess.Popen(command, cwd=folder, stdout=sys.stderr) as process:
         while process.poll() is None:
-            if (resident := held_by(process.pid, resident_bytes)) > most:
-                # Only at a new height: to share out pages the kernel walks through them all, and holds up their owner.
-                most = resident
+            resident, now = held_by(process.pid, resident_bytes), time.perf_counter()
+            # At a new height, else seldom: to share out pages the kernel walks through all, and holds up their owner.
+            if resident > most or now > again:
+                most = max(most, resident)
                 peak = max(peak, held_by(process.pid, own_bytes))
+                again = now + PATIENCE * (time.perf_counter() - now)
             time.sleep(INTERVAL)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

@@ -22,21 +22,21 @@ from codec.evaluation.agreement import Agreement, code_vectors
 from codec.evaluation.metrics import RATE as METRIC_RATE
 from codec.evaluation.metrics import Mean, Pair, Scores, available, mean
 from codec.evaluation.metrics import measure as score
+from codec.precision import DEFINITION
 from codec.weights import PUBLISHED
 from jobs.benches.encode import make_batches
 from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
 from jobs.parity_clips import Clip, load_clips
-from pipeline.decoding.resample import resample
-
-DEFINITION = "float32"
 
 
 @dataclass(frozen=True)
 class PrecisionOptions:
     model: tuple[str, ...] = option("which codecs", ("neucodec", "distill-neucodec"), separator=",")
-    precision: tuple[str, ...] = option("which precisions, beside float32", ("tf32", "bfloat16"), separator=",")
+    precision: tuple[str, ...] | None = option(
+        "which precisions, beside float32 (default: bfloat16, and on a GPU tf32)", None, separator=","
+    )
     weights: str | None = option(
         "a Hub id, file or folder of weights, or 'seeded' (default: seeded for the published codecs, ours as shipped)",
         None,
@@ -51,6 +51,9 @@ class PrecisionOptions:
     json: str | None = option("write the result here as well", None)
 
     def __post_init__(self) -> None:
+        if self.precision is None:
+            on_gpu = torch.device(self.device).type == "cuda"
+            object.__setattr__(self, "precision", ("tf32", "bfloat16") if on_gpu else ("bfloat16",))
         if DEFINITION in self.precision:
             raise ValueError(f"{DEFINITION} is what the others are compared with; leave it out of --precision")
 
@@ -160,9 +163,12 @@ class Batches:
 
 def compare_sound(exact: Codec, wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> Mean:
     """STOI of what the given codes decode to against what the wanted ones do, a clip at a time."""
-    names = available(["stoi"])
-    scores: list[Scores] = []
-    for one, other in zip(wanted, given, strict=True) if names else ():
+    names, scores = available(["stoi"]), list[Scores]()
+    if not names:
+        return mean(scores, "stoi")
+    from pipeline.decoding.resample import resample  # torchaudio, which a bare machine may lack
+
+    for one, other in zip(wanted, given, strict=True):
         both = torch.from_numpy(np.stack([one, other])[:, None]).to(exact.device)
         sounds = [
             resample(sound, exact.spec.output_rate, METRIC_RATE) for sound in exact.decode(both)[:, 0].cpu().numpy()
