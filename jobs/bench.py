@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.commands import dispatch
+from jobs.options import usage_error
 
 BENCHES: dict[str, tuple[str, str]] = {
     "encode": (
@@ -25,7 +26,12 @@ BENCHES: dict[str, tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return dispatch("neutok bench", BENCHES, sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch("neutok bench", BENCHES, sys.argv[1:] if argv is None else argv)
+    except ModuleNotFoundError as error:
+        if error.name != "psutil":
+            raise
+        return usage_error("neutok bench", "this one watches processes by psutil: pip install 'neutok[dev]'")
 
 
 if __name__ == "__main__":

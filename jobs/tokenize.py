@@ -40,18 +40,24 @@ POSITIVE = (
 
 @dataclass(frozen=True)
 class Options(Source):
-    codec: str = option("neucodec, distill-neucodec, …", "neucodec")
+    codec: str = option("neucodec, distill-neucodec, or nano, small and shipped with neutok", "neucodec")
     weights: str | None = option("Hub id, file or folder; `seeded` for random ones (default: as published)", None)
     precision: Literal["float32", "tf32", "bfloat16", "bfloat16+compiled"] = option(
-        "of the codec's arithmetic; compiled is for GPUs", "float32"
+        "of the codec's arithmetic; tf32 and compiled are for GPUs", "float32"
     )
     format: Literal["parquet", "webdataset"] = option("of the shards", "parquet")
-    max_seconds: float = option("a longer clip is a reject, too_long", 60.0)
-    split_seconds: float | None = option("cut longer clips at the quietest point instead", None)
-    batch_seconds: float | None = option("audio in one batch (default: the pipeline's)", None)
+    max_seconds: float = option("a longer clip is a reject, too_long, unless it is split", 60.0)
+    split_seconds: float | None = option(
+        "cut clips longer than this at their quietest points; no clip of up to 4 hours is too long then", None
+    )
+    batch_seconds: float | None = option("of padded sound in one batch (default: 10 on a CPU, 240 on a GPU)", None)
     decode_workers: int | None = option("processes that decode, per actor (default: one per core of its share)", None)
     gpus_per_actor: float = option("0.5 puts two actors on each GPU", 1.0)
-    actors: int | None = option("at most so many (default: one per GPU; without GPUs one per node)", None)
+    actors: int | None = option(
+        "at most so many (default: one per GPU; without GPUs one per node, whose cores more would share)", None
+    )
+        "at most so many (default: one per GPU; without GPUs one per node, and then more share its cores)", None
+    )
     attempts: int = option("how often a unit may fail before it is left out", 5)
     stall_minutes: float = option("an actor that does nothing for so long is ended, and its units go back", 60.0)
     max_reject_share: float = option("exit with 3 if a larger share of the clips is rejected", 0.1)
