@@ -56,8 +56,6 @@ class Options(Source):
     actors: int | None = option(
         "at most so many (default: one per GPU; without GPUs one per node, whose cores more would share)", None
     )
-        "at most so many (default: one per GPU; without GPUs one per node, and then more share its cores)", None
-    )
     attempts: int = option("how often a unit may fail before it is left out", 5)
     stall_minutes: float = option("an actor that does nothing for so long is ended, and its units go back", 60.0)
     max_reject_share: float = option("exit with 3 if a larger share of the clips is rejected", 0.1)
