@@ -220,17 +220,13 @@ def identity(options: Options) -> dict[str, Any]:
 def check_identity(options: Options) -> None:
     """An index must not be written over that of another run. Raises: ValueError if the output belongs to one."""
     from pipeline import storage
-    from pipeline.manifest import differing
+    from pipeline.manifest import refuse_another
 
     path = storage.join(absolute(options.output), "run.json")
     if not storage.exists(path):
         return
     asked, kept = identity(options), json.loads(storage.read_bytes(path))
-    if differences := differing({name: kept.get(name) for name in asked}, asked):
-        raise ValueError(
-            f"{options.output} belongs to another run ({'; '.join(differences)}); give the options of that run to go "
-            "on with it, or another --output"
-        )
+    refuse_another(options.output, {name: kept.get(name) for name in asked}, asked)
 
 
 if __name__ == "__main__":

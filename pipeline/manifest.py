@@ -28,14 +28,18 @@ def open_run(output: Output, identity: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(identity, indent=1, sort_keys=True) + "\n"
     path = output.path("run.json")
     if not storage.create_exclusive(path, text.encode()):
-        kept = json.loads(storage.read_bytes(path))
-        if differences := list(differing(kept, json.loads(text))):
-            raise ValueError(
-                f"{output.folder} belongs to another run ({'; '.join(differences)}); give that run's options to go "
-                "on with it, or another --output"
-            )
+        refuse_another(output.folder, json.loads(storage.read_bytes(path)), json.loads(text))
     sweep(output)
     return identity
+
+
+def refuse_another(folder: str, kept: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises: ValueError if the identities, what run.json holds and what is asked for, are not the same."""
+    if differences := differing(kept, now):
+        raise ValueError(
+            f"{folder} belongs to another run ({'; '.join(differences)}); give that run's options to go on with it, or "
+            "another --output"
+        )
 
 
 def differing(kept: Any, now: Any, name: str = "") -> list[str]:
