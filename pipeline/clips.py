@@ -1,7 +1,6 @@
 """Clips by row number, in any order: what training reads where tokenizing walks units from front to back."""
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,9 +11,10 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.index import Index
-from pipeline.readers import MAX_CLIP_BYTES, Damaged, packed, parquet, zipped
+from pipeline.indexing.table import Clip, Head, read_group, read_head, to_clip
+from pipeline.readers import MAX_CLIP_BYTES, Damaged, packed, parquet
 from pipeline.shuffle import Rows
-from pipeline.stream import Clip, Head, read_member, read_rows, read_tree, to_clip
+from pipeline.stream import read_member, read_rows, read_tree
 from schemas.audio import AudioFile, Reject
 
 BLOCK_ROWS = 1_024  # rows that the order keeps near each other, at most
@@ -89,9 +89,9 @@ class IndexedClips:
         number = int(np.searchsorted(self.ends, row, "right"))
         path, source = self.files[number]
         inside = int(self.usable[number][row - (self.ends[number] - len(self.usable[number]))])
-        head, starts = self._heads.get(path, lambda: _head(path))
+        head, starts = self._heads.get(path, lambda: read_head(path))
         group = int(np.searchsorted(starts, inside, "right")) - 1
-        table = self._tables.get((path, group), lambda: _row_group(path, group))
+        table = self._tables.get((path, group), lambda: read_group(path, group))
         return source, head, to_clip(head, table.slice(inside - int(starts[group]), 1).to_pylist()[0])
 
     def read(self, row: int) -> AudioFile | Reject:
@@ -101,7 +101,7 @@ class IndexedClips:
             return next(read_tree(source, [clip]))
         if head.kind == "parquet":
             return self._read_row(source, head, clip)
-        return _read_member(self._streams.get(source, lambda: packed.open_stream(source, "")), head, clip)
+        return read_member(self._streams.get(source, lambda: packed.open_stream(source, "")), head, clip)
 
     def _read_row(self, source: str, head: Head, clip: Clip) -> AudioFile | Reject:
         """A row's sound out of its row group, which stays for its neighbours; what is no plain bytes, the slow way."""
@@ -121,16 +121,6 @@ class IndexedClips:
         return next(read_rows(source, head, [clip]))
 
 
-def _read_member(stream: packed.Stream, head: Head, clip: Clip) -> AudioFile | Reject:
-    """One member of an archive that can be sought in."""
-    if head.kind != "zip" and clip.member.crc is None:
-        return read_member(stream, clip)
-    try:
-        return AudioFile(clip.utterance, zipped.read(stream, clip.member))
-    except Damaged as damage:
-        return Reject(clip.utterance, "unreadable", str(damage))
-
-
 def _open_table(path: str) -> tuple[pq.ParquetFile | None, str, np.ndarray]:
     """A table, its column of sound, and the first row of each row group; None for one that is broken."""
     try:
@@ -148,20 +138,6 @@ def _fingerprint(table: pa.Table, rows: np.ndarray) -> bytes:
         digest.update(table.column(name).to_numpy().astype("<i8").tobytes())
     digest.update("\n".join(table.column("member").to_pylist()).encode())
     return digest.digest()
-
-
-def _head(path: str) -> tuple[Head, np.ndarray]:
-    """What an index file says of its source, and the first row of each of its row groups."""
-    with pq.ParquetFile(storage.open_read(path)) as file:
-        said = json.loads(file.metadata.metadata[b"neutok"])
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    head = Head(said["corpus"], said["name"], said["kind"], said["packing"])
-    return head, np.cumsum([0, *sizes[:-1]])
-
-
-def _row_group(path: str, group: int) -> pa.Table:
-    with pq.ParquetFile(storage.open_read(path)) as file:
-        return file.read_row_group(group)
 
 
 def _how_to_unpack(source: str) -> str:

@@ -20,7 +20,8 @@ from pipeline import storage
 from pipeline.corpora import CORPORA
 from pipeline.indexing import keys
 from pipeline.indexing.languages import language_code
-from pipeline.indexing.listing import INDEX_VERSION, Listing, Selection, list_source, same_split
+from pipeline.indexing.listing import Listing, Selection, list_source, same_split
+from pipeline.indexing.table import INDEX_VERSION
 from pipeline.indexing.uniqueness import resolve_keys
 from pipeline.sources import Corpus, Layout, Source, find_sources
 from schemas.manifest import WorkUnit

@@ -3,37 +3,16 @@
 Every row of the unit comes out once, as an AudioFile or as a Reject; nothing is unpacked to disk.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.indexing.listing import origin
-from pipeline.readers import MAX_CLIP_BYTES, Damaged, Member, packed, parquet, zipped
+from pipeline.indexing.table import Clip, Head, read_index
+from pipeline.readers import MAX_CLIP_BYTES, Damaged, packed, parquet, zipped
 from schemas.audio import AudioFile, Reject, Utterance
 from schemas.manifest import WorkUnit
 
 Item = AudioFile | Reject
-
-
-class Clip(NamedTuple):
-    """A row of the index: who, where, and whether it is refused already."""
-
-    utterance: Utterance
-    member: Member
-    refused: Reject | None
-
-
-class Head(NamedTuple):
-    """What an index file says of its whole source."""
-
-    corpus: str
-    name: str
-    kind: str
-    packing: str
 
 
 def read_unit(unit: WorkUnit) -> Iterator[Item]:
@@ -72,42 +51,9 @@ def feed_units(units: Sequence[WorkUnit], wanted: set[str]) -> Iterator[tuple[Wo
     stream = packed.open_stream(chosen[0].source, head.packing)
     try:
         for unit in chosen:
-            yield unit, [read_member(stream, clip) for clip in read_index(unit)[1]]
+            yield unit, [read_run(stream, clip) for clip in read_index(unit)[1]]
     finally:
         stream.close()
-
-
-def read_index(unit: WorkUnit) -> tuple[Head, list[Clip]]:
-    """The rows [first, last) of a unit's index file."""
-    with pq.ParquetFile(storage.open_read(unit.index)) as file:
-        said = json.loads(file.metadata.metadata[b"neutok"])
-        head = Head(said["corpus"], said["name"], said["kind"], said["packing"])
-        rows, start = [], 0
-        for group in range(file.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
-            if start < unit.last and end > unit.first:
-                table = file.read_row_group(group)
-                first, last = max(0, unit.first - start), min(end, unit.last) - start
-                rows += table.slice(first, last - first).to_pylist()
-            start = end
-    return head, [to_clip(head, row) for row in rows]
-
-
-def to_clip(head: Head, row: dict[str, Any]) -> Clip:
-    utterance = Utterance(
-        id=row["key"],
-        corpus=head.corpus,
-        source=origin(head.name, head.kind, row["member"], row["offset"]),
-        text=row["text"],
-        language=row["language"],
-        speaker=row["speaker"],
-        recording=row["recording"],
-        split=row["split"],
-        license=row["license"],
-        extra=row["extra"],
-    )
-    member = Member(row["member"], row["offset"], row["size"], row["packed"], row["method"], row["crc"])
-    return Clip(utterance, member, Reject(utterance, row["reject"], row["message"]) if row["reject"] else None)
 
 
 def read_archive(path: str, head: Head, clips: Sequence[Clip]) -> Iterator[Item]:
@@ -115,20 +61,22 @@ def read_archive(path: str, head: Head, clips: Sequence[Clip]) -> Iterator[Item]
     stream = packed.open_stream(path, "")
     try:
         for clip in clips:
-            if clip.refused:
-                yield clip.refused
-            elif head.kind == "zip" or clip.member.crc is not None:
-                try:
-                    yield AudioFile(clip.utterance, zipped.read(stream, clip.member))
-                except Damaged as damage:
-                    yield Reject(clip.utterance, "unreadable", str(damage))
-            else:
-                yield read_member(stream, clip)
+            yield read_member(stream, head, clip)
     finally:
         stream.close()
 
 
-def read_member(stream: packed.Stream, clip: Clip) -> Item:
+def read_member(stream: packed.Stream, head: Head, clip: Clip) -> Item:
+    """One member of an archive that can be sought in."""
+    if clip.refused or (head.kind != "zip" and clip.member.crc is None):
+        return read_run(stream, clip)
+    try:
+        return AudioFile(clip.utterance, zipped.read(stream, clip.member))
+    except Damaged as damage:
+        return Reject(clip.utterance, "unreadable", str(damage))
+
+
+def read_run(stream: packed.Stream, clip: Clip) -> Item:
     """A run of bytes of a stream that stands at or before it."""
     if clip.refused:
         return clip.refused

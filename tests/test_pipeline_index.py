@@ -12,6 +12,7 @@ import pytest
 from pipeline import storage
 from pipeline.index import Selection, build_index
 from pipeline.indexing import listing
+from pipeline.indexing.table import SCHEMA
 from pipeline.stream import read_unit
 from tests.corpora_fixtures import BUILDERS, put, put_zip, sound, tar_bytes
 from tests.stand_in_s3 import StandInS3, serving
@@ -314,6 +315,6 @@ def test_index_files_have_the_columns_they_promise(tmp_path):
     put_zip(tmp_path / "a.zip", [("k.wav", sound(1)), ("k.json", json.dumps({"text": "x"}).encode())])
     index = index_of(tmp_path, [tmp_path / "a.zip"])
     table = pq.read_table(index.units[0].index)
-    assert table.schema.names == listing.SCHEMA.names
+    assert table.schema.names == SCHEMA.names
     (row,) = table.to_pylist()
     assert (row["member"], row["size"], row["text"], row["method"]) == ("k.wav", len(sound(1)), "x", 8)

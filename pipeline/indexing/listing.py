@@ -2,46 +2,21 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.indexing import keys
 from pipeline.indexing.labels import Labels, clean, language_fields, to_json
 from pipeline.indexing.languages import language_code
+from pipeline.indexing.table import BATCH_ROWS, INDEX_VERSION, origin, to_batch, write_index
 from pipeline.readers import MAX_CLIP_BYTES, Damaged, Member, packed, parquet, tar, zipped
 from pipeline.sources import ARCHIVES, Corpus, Layout, Source
 
-INDEX_VERSION = 1
-BATCH_ROWS = 16_384
 HEADER_BUFFER = 4096  # bytes read at a header: its member's label too, but none of the sound
-
-SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("base_key", pa.string()),  # the key before it collided with another; null if it did not
-        pa.field("member", pa.string(), nullable=False),  # name in the archive or below the tree's folder; "" for rows
-        pa.field("offset", pa.int64(), nullable=False),  # see readers.Member; of a Parquet table the row number
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("packed", pa.int64(), nullable=False),
-        pa.field("method", pa.int32(), nullable=False),
-        pa.field("crc", pa.uint32()),
-        pa.field("text", pa.string()),
-        pa.field("language", pa.string()),
-        pa.field("speaker", pa.string()),
-        pa.field("recording", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("extra", pa.string(), nullable=False),
-        pa.field("seconds", pa.float64()),  # as the corpus says, where it does
-        pa.field("reject", pa.string()),
-        pa.field("message", pa.string(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -81,15 +56,6 @@ def same_split(split: str, wanted: Sequence[str]) -> bool:
     return re.sub(r"[-._]", "-", split) in {re.sub(r"[-._]", "-", name) for name in wanted}
 
 
-def origin(name: str, kind: str, member: str, offset: int) -> str:
-    """Where a clip lies, as rows tell it: "path", "path::member" or "path::row N", below the inputs' folder."""
-    if kind == "parquet":
-        return f"{name}::row {offset}"
-    if kind == "tree":
-        return storage.join(name, member) if name else member
-    return f"{name}::{member}"
-
-
 def list_source(
     corpus: Corpus, source: Source, layout: Layout, beside: Sequence[str], path: str, selection: Selection
 ) -> Listing:
@@ -106,18 +72,6 @@ def list_source(
         return listing.summary()
     finally:
         layout.close()
-
-
-def write_index(path: str, batches: Iterable[pa.RecordBatch], head: Callable[[], str]) -> None:
-    """An index file: its bytes follow from its rows and its head, which is asked for when the rows are written."""
-
-    def write(file: BinaryIO) -> None:
-        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-            for batch in batches:
-                writer.write_batch(batch, row_group_size=BATCH_ROWS)
-            writer.add_key_value_metadata({"neutok": head()})
-
-    storage.write_atomic(path, write)
 
 
 class Builder:
@@ -318,9 +272,3 @@ WAITING = pa.schema(
 def to_waiting(clips: Sequence[tuple[str, Member]]) -> pa.RecordBatch:
     rows = [(clean(id), clean(m.name), m.offset, m.size, m.packed, m.method, m.crc, m.problem) for id, m in clips]
     return to_batch(rows, WAITING)
-
-
-def to_batch(rows: Sequence[tuple[Any, ...]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.indexing import keys
-from pipeline.indexing.listing import SCHEMA, origin, write_index
+from pipeline.indexing.table import SCHEMA, origin, write_index
 from pipeline.sources import Corpus, Source
 
 
