@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.corpora import CORPORA
 from pipeline.indexing import keys
 from pipeline.indexing.languages import language_code
@@ -55,7 +55,7 @@ class Task:
     source: Source
     slug: str
     folder: str
-    beside: tuple[storage.Entry, ...]  # label files outside the source
+    beside: tuple[finding.Entry, ...]  # label files outside the source
     selection: Selection
 
     @property
@@ -122,20 +122,20 @@ def begun_with(folder: str) -> str | None:
 
 def is_current(tasks: Sequence[Task], folder: str) -> bool:
     """Whether the index files in a folder are those of the tasks, so that listing again would write none."""
-    there = [path for path in storage.list_files(storage.join(folder, "index")) if path.endswith(".parquet")]
+    there = [path for path in finding.list_files(storage.join(folder, "index")) if path.endswith(".parquet")]
     return len(there) == len(tasks) and all(noted(task, state_of(task)) for task in tasks)
 
 
 def plan(corpus: Corpus, sources: Sequence[Source], folder: str, selection: Selection) -> Iterator[Task]:
     """What is to be listed; a source that holds nothing of the selection, by its path alone, is not even opened."""
-    known: dict[str, storage.Entry | None] = {}  # thousands of archives may ask for the same label files
+    known: dict[str, finding.Entry | None] = {}  # thousands of archives may ask for the same label files
     for slug, source in zip(slugs(corpus.name, sources), sources, strict=True):
         layout = corpus.layout(source)
         if is_elsewhere(layout, selection):
             continue
         for name in layout.beside():
             if name not in known:
-                known[name] = storage.entry(name) if storage.exists(name) else None
+                known[name] = finding.entry(name) if storage.exists(name) else None
         beside = tuple(entry for name in layout.beside() if (entry := known[name]))
         yield Task(corpus.name, source, slug, folder, beside, selection)
 
@@ -179,7 +179,7 @@ def state_of(task: Task) -> dict[str, Any]:
         "version": INDEX_VERSION,
         "corpus": task.corpus,
         "source": task.source.name,
-        "files": storage.signature([*task.source.files, *task.beside]),
+        "files": finding.signature([*task.source.files, *task.beside]),
         "selection": asdict(task.selection),
     }
     return json.loads(json.dumps(state))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.batch import PLAN_VERSION
 from pipeline.commit import commit, sweep
 from pipeline.output import Output
@@ -52,7 +52,7 @@ def differing(kept: Any, now: Any, name: str = "") -> list[str]:
 
 def finished(output: Output) -> dict[str, ShardInfo]:
     """The sidecars of all finished units, by unit. Raises: ValueError for a file in done/ that is no sidecar."""
-    paths = [path for path in storage.list_files(output.path("done")) if path.endswith(".json")]
+    paths = [path for path in finding.list_files(output.path("done")) if path.endswith(".json")]
     paths = [path for path in paths if not path.rpartition("/")[2].startswith(".")]
     with ThreadPoolExecutor(16) as readers:
         infos = list(readers.map(_read, paths))

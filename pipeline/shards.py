@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.readers.parquet import is_ours
 from pipeline.storage import first_line
 from schemas.tokens import TOKEN_SCHEMA
@@ -34,11 +34,11 @@ def find_shards(path: str) -> list[str]:
         return [path]
     data, done = storage.join(path, "data"), storage.join(path, "done")
     root = data if storage.is_folder(data) else path
-    files = [name for name in storage.list_files(root) if name.endswith(ENDINGS)]
+    files = [name for name in finding.list_files(root) if name.endswith(ENDINGS)]
     skipped = re.compile(rf"(^|/)(\.|{TWIN_PREFIX}[^/]*/)")
     found = [name for name in files if not skipped.search(name[len(root) :])]
     if storage.is_folder(done):
-        whole = {posixpath.basename(name).removesuffix(".json") for name in storage.list_files(done)}
+        whole = {posixpath.basename(name).removesuffix(".json") for name in finding.list_files(done)}
         found = [name for name in found if posixpath.basename(name).rsplit(".", 1)[0] in whole]
     if not found:
         raise FileNotFoundError(f"no token shard (.parquet or .tar) at {path}; give a shard or the folder of an output")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, BinaryIO
 
-from pipeline import storage
+from pipeline import finding, storage
+from pipeline.finding import Entry
 from pipeline.indexing.labels import Labels, LabelTable, name_of
 from pipeline.readers import MAX_LABEL_BYTES
-from pipeline.storage import Entry
 
 SOUND_ENDINGS = "wav flac mp3 ogg oga opus m4a mp4 aac webm wma aif aiff aifc au caf w64 mka 3gp amr sph"
 SOUNDS = frozenset(f".{ending}" for ending in SOUND_ENDINGS.split())
@@ -155,16 +155,16 @@ def find_sources(corpus: Corpus, inputs: Sequence[str], exclude: str = "") -> li
     seen: set[str] = set()
     for given in inputs:
         whole = storage.plain(given)
-        for pattern in [whole] if storage.exists(whole) else storage.expand(whole):
-            hits = storage.glob(pattern)
+        for pattern in [whole] if storage.exists(whole) else finding.expand(whole):
+            hits = finding.glob(pattern)
             if not hits:
-                why = f" ({said})" if (said := storage.why_missing(pattern)) else ""
+                why = f" ({said})" if (said := finding.why_missing(pattern)) else ""
                 raise ValueError(
                     f"--input {pattern} matches nothing{why}; check the path, or quote a pattern for the shell"
                 )
             for hit in hits:
                 folder = storage.is_folder(hit)
-                found = storage.scan(hit, links=True) if folder else [storage.entry(hit)]
+                found = finding.scan(hit, links=True) if folder else [finding.entry(hit)]
                 new = [e for e in found if e.path not in seen and not below(e.path, exclude)]
                 seen |= {entry.path for entry in new}
                 groups.setdefault(hit if folder else fixed_folder(pattern), []).extend(new)
@@ -172,7 +172,7 @@ def find_sources(corpus: Corpus, inputs: Sequence[str], exclude: str = "") -> li
     sources = [source for folder, files in groups.items() for source in split_up(corpus, folder, files, root)]
     if not sources:
         raise ValueError(nothing_found(corpus, inputs, [entry for files in groups.values() for entry in files]))
-    return sorted(sources, key=lambda source: storage.natural(source.name))
+    return sorted(sources, key=lambda source: finding.natural(source.name))
 
 
 def split_up(corpus: Corpus, folder: str, files: Sequence[Entry], root: str) -> Iterator[Source]:
@@ -207,7 +207,7 @@ def nothing_found(corpus: Corpus, inputs: Sequence[str], files: Sequence[Entry])
 
 def fixed_folder(pattern: str) -> str:
     """The folder of a file, or the part of a pattern before its first wildcard."""
-    match = storage.MAGIC.search(pattern)
+    match = finding.MAGIC.search(pattern)
     return storage.parent(pattern[: match.start()] if match and not storage.exists(pattern) else pattern) or "/"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.commit import check_shard
 from pipeline.output import Output
 from pipeline.sinks import SINKS
@@ -73,7 +73,7 @@ def _check(output: Output, shard: ShardInfo, spec: CodecSpec, seen: dict[int, st
 def _strangers(output: Output, manifest: ShardManifest) -> Iterator[str]:
     known = {shard.data for shard in manifest.shards} | {shard.rejects for shard in manifest.shards}
     for folder in ("data", "rejects"):
-        for path in storage.list_files(output.path(folder)):
+        for path in finding.list_files(output.path(folder)):
             name = path.rpartition("/")[2]
             if not name.startswith(".") and f"{folder}/{name}" not in known:
                 yield f"{folder}/{name} belongs to no shard of the manifest"
@@ -81,7 +81,7 @@ def _strangers(output: Output, manifest: ShardManifest) -> Iterator[str]:
 
 def _num_listed(output: Output) -> int | None:
     """Clips in the index files; None if the output keeps no index."""
-    paths = [path for path in storage.list_files(output.path("index")) if path.endswith(".parquet")]
+    paths = [path for path in finding.list_files(output.path("index")) if path.endswith(".parquet")]
     if not paths:
         return None
     count = 0

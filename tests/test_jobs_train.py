@@ -25,7 +25,7 @@ from jobs.training.data import by_corpus, mixture, open_validation
 from jobs.training.options import TrainOptions
 from jobs.training.ranks import join
 from jobs.training.setup import given
-from pipeline import storage
+from pipeline import finding
 from tests.training_toys import TINY, TINY_DISTILL, TINY_TEACHER, voice, wav
 
 MAIN = Path(__file__).parent / "training_main.py"
@@ -246,5 +246,5 @@ def test_a_run_lives_at_any_url(corpus):
     assert not here(corpus, output, "--save-every", "2", stop_after=3)
     assert here(corpus, output, "--steps", "5")
     assert state(output)[1].step == 5
-    names = {path.rsplit("/", 1)[-1] for path in storage.list_files(output)}
+    names = {path.rsplit("/", 1)[-1] for path in finding.list_files(output)}
     assert {"codec.safetensors", "codec.json", "latest.json", "train-00000000.jsonl", "train-00000003.jsonl"} <= names

@@ -6,7 +6,7 @@ import threading
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline import storage
+from pipeline import finding, storage
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -30,7 +30,7 @@ def test_written_equals_read(folder):
     with storage.open_read(path) as file:
         file.seek(1)
         assert file.read(2) == b"wo"
-    assert [p.rpartition("/")[2] for p in storage.list_files(folder)] == ["b.bin"]
+    assert [p.rpartition("/")[2] for p in finding.list_files(folder)] == ["b.bin"]
 
 
 def test_a_failed_write_leaves_what_was_there(folder):
@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_what_was_there(folder):
     with pytest.raises(RuntimeError):
         storage.write_atomic(path, fails)
     assert storage.read_bytes(path) == b"old"
-    assert len(storage.list_files(folder)) == 1
+    assert len(finding.list_files(folder)) == 1
 
 
 def test_only_the_first_may_create(folder):
@@ -52,7 +52,7 @@ def test_only_the_first_may_create(folder):
     assert storage.create_exclusive(path, b"first")
     assert not storage.create_exclusive(path, b"second")
     assert storage.read_bytes(path) == b"first"
-    assert len(storage.list_files(folder)) == 1
+    assert len(finding.list_files(folder)) == 1
 
 
 def test_of_many_at_once_exactly_one_creates(tmp_path):
@@ -72,7 +72,7 @@ def test_of_many_at_once_exactly_one_creates(tmp_path):
 def test_files_are_listed_in_natural_order_without_hidden_folders(folder):
     for name in ("c10.wav", "c9.wav", "b/x.wav", ".git/y.wav", ".cache/deep/z.wav"):
         put(storage.join(folder, name))
-    names = [path[path.index(folder.rpartition("/")[2]) :].partition("/")[2] for path in storage.list_files(folder)]
+    names = [path[path.index(folder.rpartition("/")[2]) :].partition("/")[2] for path in finding.list_files(folder)]
     assert names == ["b/x.wav", "c9.wav", "c10.wav"]
 
 
@@ -81,27 +81,27 @@ def test_a_pipe_is_no_file(tmp_path):
 
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "a.wav").write_bytes(b"")
-    assert storage.list_files(str(tmp_path)) == [str(tmp_path / "a.wav")]
+    assert finding.list_files(str(tmp_path)) == [str(tmp_path / "a.wav")]
 
 
 def test_braces_and_globs(folder):
-    assert storage.expand("a{08..10}.{tar,zip}") == [f"a{n}.{e}" for n in ("08", "09", "10") for e in ("tar", "zip")]
-    assert storage.expand("{9..11}") == ["9", "10", "11"]
-    assert storage.expand("plain") == ["plain"]
+    assert finding.expand("a{08..10}.{tar,zip}") == [f"a{n}.{e}" for n in ("08", "09", "10") for e in ("tar", "zip")]
+    assert finding.expand("{9..11}") == ["9", "10", "11"]
+    assert finding.expand("plain") == ["plain"]
     for name in ("s2.tar", "s10.tar", "[odd].tar"):
         put(storage.join(folder, name))
-    found = storage.glob(storage.join(folder, "s*.tar"))
+    found = finding.glob(storage.join(folder, "s*.tar"))
     assert [p.rpartition("/")[2] for p in found] == ["s2.tar", "s10.tar"]
-    assert storage.glob(storage.join(folder, "none*")) == []
+    assert finding.glob(storage.join(folder, "none*")) == []
 
 
 def test_the_signature_follows_the_content(folder):
     path = storage.join(folder, "a")
     put(path, b"1")
-    before = storage.signature(storage.scan(folder))
-    assert before == storage.signature(storage.scan(folder))
+    before = finding.signature(finding.scan(folder))
+    assert before == finding.signature(finding.scan(folder))
     put(path, b"22")
-    assert storage.signature(storage.scan(folder)) != before
+    assert finding.signature(finding.scan(folder)) != before
 
 
 def test_a_store_that_cannot_be_reached_is_an_oserror_that_names_it(monkeypatch):
@@ -113,8 +113,8 @@ def test_a_store_that_cannot_be_reached_is_an_oserror_that_names_it(monkeypatch)
 
     for name in ("exists", "isdir", "find", "info", "glob"):
         monkeypatch.setattr(MemoryFileSystem, name, refuse)
-    doors = (storage.exists, storage.is_folder, storage.scan, storage.entry)
-    for door, url in [*((door, "memory://far/x") for door in doors), (storage.glob, "memory://far/*.tar")]:
+    doors = (storage.exists, storage.is_folder, finding.scan, finding.entry)
+    for door, url in [*((door, "memory://far/x") for door in doors), (finding.glob, "memory://far/*.tar")]:
         with pytest.raises(OSError, match=f"^{re.escape(url)} cannot be reached: Refused: no credentials$"):
             door(url)
 

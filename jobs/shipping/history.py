@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.reporting import plots
 
 CURVES = (  # kind of record, name, title, file
@@ -54,7 +54,7 @@ def read_history(run: str, last_step: int) -> History:
     An attempt that went on from an earlier step than its forerunner had reached repeats what that one did: its records
     count, the forerunner's beyond that step do not. Raises: ValueError for a run without a log.
     """
-    files = sorted(path for path in storage.list_files(storage.join(run, "log")) if path.endswith(".jsonl"))
+    files = sorted(path for path in finding.list_files(storage.join(run, "log")) if path.endswith(".jsonl"))
     begins = [int(Path(path).stem.removeprefix("train-")) for path in files]
     kept = [(path, begin) for path, begin in zip(files, begins, strict=True) if begin < last_step]
     if not kept:

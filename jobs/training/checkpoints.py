@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline import storage
+from pipeline import finding, storage
 
 FORMAT = 1
 BEST_BY = (("pesq_wb", 1), ("stoi", 1), ("mel_mse", -1))  # and which way is better
@@ -170,7 +170,7 @@ def _copy(local: Path, file: BinaryIO) -> None:
 def _remove_others(output: str, keep: int) -> None:
     """All but the best and the `keep` latest; and what a kill left: half a file, or one that `latest` never named."""
     named = [Path(path).name for which in ("best", "latest") if (path := find(output, which))]
-    paths = sorted(path for path in storage.list_files(folder(output)) if path.endswith((".safetensors", ".part")))
+    paths = sorted(path for path in finding.list_files(folder(output)) if path.endswith((".safetensors", ".part")))
     whole = [path for path in paths if path.endswith(".safetensors") and Path(path).name <= named[-1]]
     for path in paths:
         if path not in whole[-keep:] and Path(path).name not in named:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.indexing import keys
 from pipeline.indexing.labels import Labels, clean, language_fields, to_json
 from pipeline.indexing.languages import language_code
@@ -109,7 +109,7 @@ class Builder:
         for entry in self.source.files:
             name = entry.path[len(self.source.path) :].lstrip("/")
             why = "" if clean(name) == name else "its file name is not UTF-8; rename it"
-            if entry.mark == storage.DANGLING:
+            if entry.mark == finding.DANGLING:
                 why = "not a file but a link to nothing; fetch what it points to"
             member = Member(clean(name) or "", 0, entry.size, entry.size, problem=why)
             if why and self.layout.is_label(name):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.publishing.hub import OURS
 from pipeline.publishing.merge import PublishedFile
 from pipeline.publishing.patience import Patience
@@ -27,7 +27,7 @@ def mirror(
     patience = patience or Patience()
     target = storage.plain(target)
     wanted = {storage.join(target, file.path) for file in files}
-    ours = [path for name in OURS for path in storage.list_files(storage.join(target, name.rstrip("/")))]
+    ours = [path for name in OURS for path in finding.list_files(storage.join(target, name.rstrip("/")))]
     strange = sorted(set(ours) - wanted)
     if strange and not replace:
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.reporting import plots
 from pipeline.reporting.statistics import Statistics
 from pipeline.shards import ENDINGS, find_shards, maker, provenance, read_shard
@@ -49,7 +49,7 @@ def count_rejects(path: str) -> dict[str, Any]:
         beside = storage.join(storage.parent(storage.parent(path)), "rejects", f"{stem}.parquet")
         files = [beside] if storage.exists(beside) else []
     else:
-        files = storage.list_files(storage.join(path, "rejects"))
+        files = finding.list_files(storage.join(path, "rejects"))
     reasons: Counter[str] = Counter()
     for name in files:
         with storage.open_read(name) as file:

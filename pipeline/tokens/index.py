@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import finding, storage
 from pipeline.shards import find_shards
 from pipeline.tokens.blocks import Block, Broken, ParquetShards, TarShards, open_parquet
 from pipeline.tokens.listing import SPANS, list_shard
@@ -136,7 +136,7 @@ def list_tokens(inputs: str | Sequence[str], cache: str | None = None) -> TokenI
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     shards = tuple(shard for path in inputs for shard in find_shards(path))
     with ThreadPoolExecutor(16) as pool:
-        seen = storage.signature(pool.map(storage.entry, shards))
+        seen = finding.signature(pool.map(finding.entry, shards))
     file = storage.join(cache_folder(inputs[0], cache), f"rows-{_digest([VERSION, seen])[:32]}.parquet")
     if not storage.exists(file):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
