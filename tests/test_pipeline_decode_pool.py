@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.audio import load_audio
 from pipeline.decoding import pool as decode_pool
+from pipeline.decoding.child import Closed
 from pipeline.decoding.load import Limits
 from pipeline.decoding.pool import DecodePool
 from schemas.audio import AudioSegment, Reject
@@ -167,7 +168,7 @@ def test_closing_while_the_decoders_are_busy_ends_at_once():
     process = pool.lanes[0].child
     pool.close()
     reader.join(10)
-    assert not reader.is_alive() and isinstance(failures[0], decode_pool.Closed)
+    assert not reader.is_alive() and isinstance(failures[0], Closed)
     assert process.status is not None
 
 
