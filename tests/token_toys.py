@@ -57,3 +57,8 @@ def write_set(folder, sizes, first=0, corpus="toy", group_rows=50, kind="parquet
         else:
             write_tar(folder / f"{corpus}-{i:03d}.tar", records)
     return str(folder)
+
+
+def keys(batches):
+    """The rows of batches, one after the other, by their keys."""
+    return [key for batch in batches for key in batch["__key__"]]
