@@ -101,7 +101,7 @@ class IndexedClips:
             return next(read_tree(source, [clip]))
         if head.kind == "parquet":
             return self._read_row(source, head, clip)
-        return read_member(self._streams.get(source, lambda: packed.open_stream(source, "")), head, clip)
+        return read_member(self._streams.get(source, lambda: packed.open_stream(source, "")), clip)
 
     def _read_row(self, source: str, head: Head, clip: Clip) -> AudioFile | Reject:
         """A row's sound out of its row group, which stays for its neighbours; what is no plain bytes, the slow way."""

@@ -29,7 +29,7 @@ def read_unit(unit: WorkUnit) -> Iterator[Item]:
     elif head.kind == "parquet":
         yield from read_rows(unit.source, head, clips)
     else:
-        yield from read_archive(unit.source, head, clips)
+        yield from read_archive(unit.source, clips)
 
 
 def feed_units(units: Sequence[WorkUnit], wanted: set[str]) -> Iterator[tuple[WorkUnit, list[Item]]]:
@@ -56,19 +56,19 @@ def feed_units(units: Sequence[WorkUnit], wanted: set[str]) -> Iterator[tuple[Wo
         stream.close()
 
 
-def read_archive(path: str, head: Head, clips: Sequence[Clip]) -> Iterator[Item]:
+def read_archive(path: str, clips: Sequence[Clip]) -> Iterator[Item]:
     """Members of a plain tar or a zip, by offset, through one handle that only moves forward."""
     stream = packed.open_stream(path, "")
     try:
         for clip in clips:
-            yield read_member(stream, head, clip)
+            yield read_member(stream, clip)
     finally:
         stream.close()
 
 
-def read_member(stream: packed.Stream, head: Head, clip: Clip) -> Item:
+def read_member(stream: packed.Stream, clip: Clip) -> Item:
     """One member of an archive that can be sought in."""
-    if clip.refused or (head.kind != "zip" and clip.member.crc is None):
+    if clip.refused or clip.member.crc is None:  # only a zip tells one; what a file is called says nothing
         return read_run(stream, clip)
     try:
         return AudioFile(clip.utterance, zipped.read(stream, clip.member))

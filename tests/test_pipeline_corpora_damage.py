@@ -164,7 +164,9 @@ def test_wrong_endings_are_seen_through(tmp_path):
     put(tmp_path / "a.tar", gzip.compress(tar_bytes(CLIPS)))
     put(tmp_path / "b.tar.gz", tar_bytes([("b.wav", sound(7))]))
     put_zip(tmp_path / "c.tar", [("c.wav", sound(8))])
-    assert read(tmp_path, tmp_path)[1] == dict(CLIPS) | {"b.wav": sound(7), "c.wav": sound(8)}
+    put(tmp_path / "d.zip", tar_bytes([("d.wav", sound(9))]))
+    found = {"b.wav": sound(7), "c.wav": sound(8), "d.wav": sound(9)}
+    assert read(tmp_path, tmp_path)[1] == dict(CLIPS) | found
 
 
 @pytest.mark.parametrize(
