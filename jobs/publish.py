@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,8 @@ from pipeline.sinks import SINKS
 from schemas.manifest import ShardManifest
 
 PROG = "neutok publish"
+OF_THE_HUB = ("private", "revision", "tag")  # flags that no folder or store knows
+OF_SENDING = ("staging", "stage_only", "tries", "retry_seconds")  # flags without meaning where nothing is sent
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check(options)
         plan, manifests = prepare(parsed.outputs, options)
         folder, in_place = staging_folder(parsed.outputs, options)
-        open_staging(folder, plan.id, may_clear=not in_place)
+        open_staging(folder, plan.id, may_clear=options.replace or not in_place)
         staged = stage(plan, manifests, folder, wording(options), options.workers, say)
     except (ValueError, FileNotFoundError) as error:
         return usage_error(PROG, redact(str(error)))
@@ -75,13 +77,40 @@ def say(line: str) -> None:
 
 
 def check(options: Options) -> None:
-    """Raises: ValueError if the options do not say one place to publish to."""
+    """Raises: ValueError unless the options name one place to publish to, and fit it."""
     if bool(options.repo_id) == bool(options.to):
         raise ValueError("name one place to publish to: --repo-id ORG/NAME, or --to FOLDER_OR_URL")
     if options.repo_id and options.repo_id.count("/") != 1:
         raise ValueError(f"--repo-id must be ORG/NAME, got {options.repo_id!r}")
-    if min(options.workers, options.tries, options.file_mb) <= 0:
-        raise ValueError("--workers, --tries and --file-mb must be above 0")
+    for name in ("workers", "tries", "file_mb"):
+        if not (given := getattr(options, name)) > 0:
+            raise ValueError(f"{flag(name)} must be above 0, got {given}")
+    if not options.retry_seconds >= 0:
+        raise ValueError(f"--retry-seconds must not be below 0, got {options.retry_seconds}")
+    check_place(options)
+
+
+def check_place(options: Options) -> None:
+    """Raises: ValueError for what is asked for and has no meaning at the place published to."""
+    defaults = {each.name: each.default for each in fields(Options)}
+    given = [name for name, default in defaults.items() if getattr(options, name) != default]
+    for name in OF_THE_HUB if options.to else ():
+        if name in given:
+            raise ValueError(f"{flag(name)} is for the Hub, got --to {redact(options.to or '')}; leave it out")
+    for name in OF_SENDING if is_in_place(options) else ():
+        if name in given:
+            raise ValueError(
+                f"{flag(name)} is for what is sent, got --to {options.to}, written where it lies; leave it out"
+            )
+
+
+def is_in_place(options: Options) -> bool:
+    """Whether the files are written where they are published, and nothing is sent."""
+    return bool(options.to) and storage.is_local(storage.plain(options.to))
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def prepare(outputs: Sequence[str], options: Options) -> tuple[Plan, list[ShardManifest]]:
@@ -99,8 +128,8 @@ def prepare(outputs: Sequence[str], options: Options) -> tuple[Plan, list[ShardM
 
 def staging_folder(outputs: Sequence[str], options: Options) -> tuple[Path, bool]:
     """Where the files are written, and whether that is already where they are published."""
-    if options.to and storage.is_local(storage.plain(options.to)):
-        return Path(storage.plain(options.to)), True
+    if is_in_place(options):
+        return Path(storage.plain(options.to or "")), True
     if options.staging:
         return Path(options.staging), False
     if not storage.is_local(storage.plain(outputs[0])):

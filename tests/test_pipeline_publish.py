@@ -161,6 +161,51 @@ def test_a_folder_that_holds_something_else_is_left_alone(output, tmp_path, caps
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["mine.txt"]
 
 
+def test_replace_clears_away_an_earlier_publication_and_nothing_beside_it(output, tmp_path, capsys):
+    more = output_toys.write_output(tmp_path / "more", {"a": output_toys.records(9)})
+    assert publish(output, tmp_path / "set") == 0
+    (tmp_path / "set" / "mine.txt").write_text("mine")
+    before = tree(tmp_path / "set")
+    assert publish(more, tmp_path / "set") == 2
+    assert "holds another publication; --replace deletes it" in capsys.readouterr().err
+    assert tree(tmp_path / "set") == before
+    assert publish(more, tmp_path / "set", "--replace", "--title", "x") == 0
+    assert publish(more, tmp_path / "fresh", "--title", "x") == 0
+    replaced, fresh = tree(tmp_path / "set"), tree(tmp_path / "fresh")
+    assert replaced.pop("mine.txt") == b"mine" and replaced.keys() == fresh.keys()
+    assert {name for name in fresh if replaced[name] != fresh[name]} <= {"README.md", "manifest.json"}
+    assert inspect(str(tmp_path / "set"))["rows"] == 9
+
+
+def test_replace_never_clears_a_folder_that_is_no_publication(output, tmp_path, capsys):
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    (tmp_path / "set" / "data" / "mine.parquet").write_bytes(b"mine")
+    assert publish(output, tmp_path / "set", "--replace") == 2
+    assert "holds something else" in capsys.readouterr().err
+    assert tree(tmp_path / "set") == {"data/mine.parquet": b"mine"}
+
+
+MEANINGLESS = [
+    (["--to", "s3://bucket/set", "--tag", "v1"], "--tag is for the Hub, got --to s3://bucket/set"),
+    (["--to", "set", "--private"], "--private is for the Hub, got --to set"),
+    (["--to", "set", "--revision", "dev"], "--revision is for the Hub"),
+    (["--to", "set", "--staging", "x"], "--staging is for what is sent"),
+    (["--to", "set", "--stage-only"], "--stage-only is for what is sent"),
+    (["--to", "set", "--tries", "3"], "--tries is for what is sent"),
+    (["--to", "set", "--retry-seconds", "1"], "--retry-seconds is for what is sent"),
+    (["--to", "set", "--workers", "0"], "--workers must be above 0, got 0"),
+    (["--to", "s3://bucket/set", "--retry-seconds", "-1"], "--retry-seconds must not be below 0, got -1.0"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), MEANINGLESS, ids=[" ".join(options) for options, _ in MEANINGLESS])
+def test_options_without_meaning_are_refused_before_work(options, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert job.main(["no-such-output", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_options_are_refused_before_work(output, tmp_path, capsys):
     for options in ([], ["--repo-id", "a/b", "--to", "c"], ["--repo-id", "noname"], ["--to", "x", "--file-mb", "0"]):
         assert job.main([str(output), *options]) == 2

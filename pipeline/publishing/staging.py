@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.publishing.card import write_card, write_manifest
 from pipeline.publishing.card_header import CardFacts, Credit
+from pipeline.publishing.hub import OURS
 from pipeline.publishing.merge import PublishedFile, describe, merge, sweep
 from pipeline.publishing.publication import Plan
 from pipeline.reporting.report import draw
@@ -45,20 +46,32 @@ class Staged:
 
 
 def open_staging(folder: Path, plan_id: str, may_clear: bool) -> None:
-    """Make `folder` the place of this plan. One of another plan is emptied if `may_clear`.
+    """Make `folder` the place of this plan. If it is another publication's and `may_clear`, what that wrote is removed.
 
-    Raises: ValueError if it holds something else and must not be emptied.
+    Raises: ValueError if it holds something else, or what must not be cleared.
     """
     marker = folder / PLAN
     if marker.exists() and json.loads(marker.read_text())["plan"] == plan_id:
         sweep(folder)
         return
     if folder.exists() and any(folder.iterdir()):
-        if not (may_clear and marker.exists()):
+        if not marker.exists():
             raise ValueError(f"{folder} holds something else; name an empty folder, or the one of the same publication")
-        shutil.rmtree(folder)
+        if not may_clear:
+            raise ValueError(f"{folder} holds another publication; --replace deletes it, or name an empty folder")
+        clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     storage.write_atomic(str(marker), lambda file: file.write(json.dumps({"plan": plan_id}).encode()))
+
+
+def clear(folder: Path) -> None:
+    """Remove what a publication wrote, and nothing that lies beside it."""
+    sweep(folder)
+    for name in ("manifest.json", "README.md", REPORT):  # what promises the files goes before them
+        (folder / name).unlink(missing_ok=True)
+    for name in OURS:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
 
 
 def stage(
