@@ -140,7 +140,8 @@ def staging_folder(outputs: Sequence[str], options: Options) -> tuple[Path, bool
 def wording(options: Options) -> Wording:
     title = options.title or (options.repo_id or storage.plain(options.to or "")).rpartition("/")[2]
     credits = {
-        name: Credit(corpus.name, corpus.attribution, corpus.citation, corpus.url) for name, corpus in CORPORA.items()
+        name: Credit(corpus.name, corpus.attribution, corpus.citation, corpus.url, corpus.notes)
+        for name, corpus in CORPORA.items()
     }
     tag = options.tag if options.repo_id else ""
     return Wording(title, options.repo_id or storage.plain(options.to or ""), tag, options.weights, credits)

@@ -120,7 +120,7 @@ class Tokenizer:
 
 
 class Feeder:
-    """Reads one .gz or .bz2 archive front to back and hands out the stored bytes of one wanted unit after the other."""
+    """Reads a .gz, .bz2 or .xz archive front to back, hands out the stored bytes of one wanted unit after the other."""
 
     def __init__(self, units: Sequence[WorkUnit], wanted: set[str]) -> None:
         self.walk = feed_units(units, wanted)

@@ -51,10 +51,10 @@ class TokenDataset(IterableDataset):
         columns: what to read of a row where no template says it. Items are `TokenBatch`.
         template: turns rows into ids. sequence_length: packs these into sequences, with `pad` at their ends; items are
             then dictionaries of the int64 tensors [b, sequence_length] of `packing.lay_out`, of `filler` and `step`.
-        view: another view of the rows, such as `token_audio.AudioView`.
+        view: another view of the rows, such as `pipeline.tokens.audio.AudioView`.
         collate: called on each item, in the worker.
         rank, world: by default those of torch.distributed, or else of torchrun's environment, when this is made.
-        window: rows that are shuffled together. cache: where indexes are kept, see `token_index.list_tokens`.
+        window: rows that are shuffled together. cache: where indexes are kept, see `pipeline.tokens.index.list_tokens`.
         local: a folder on a local disk that keeps what was read, decoded (2 bytes a code, and the other columns): for
             shards behind a URL, several epochs, or many workers and ranks on a machine.
     Attributes: order; dropped, {name: {reason: rows left out}}.

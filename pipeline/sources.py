@@ -103,7 +103,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is known of a corpus, and the Layout that reads it. Publishing quotes the rest."""
+    """What is known of a corpus, and the Layout that reads it. Publishing quotes its words."""
 
     name: str
     layout: type[Layout]
@@ -112,8 +112,7 @@ class Corpus:
     attribution: str
     citation: str = ""
     url: str = ""
-    hours: float | None = None
-    notes: str = ""
+    notes: str = ""  # of the terms, the text, the speakers: whole sentences, for readers of what is published
     ignores: str = r"(?!)"  # archives and tables that hold no clips, or clips that another one holds too
     same_clip: tuple[str, ...] = ()  # a key met twice is one clip, kept where its split stands first in this list
 

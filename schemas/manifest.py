@@ -16,7 +16,7 @@ class WorkUnit:
     first: int
     last: int
     num_bytes: int  # stored audio, exact or (Parquet rows) estimated
-    sequential: bool = False  # a .gz or .bz2 archive: one feeder reads it front to back
+    sequential: bool = False  # a .gz, .bz2 or .xz archive: one feeder reads it front to back
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,20 @@ def test_the_card_names_whom_the_rows_are_owed_to(tmp_path):
         assert (tmp_path / "set" / plot).read_text().startswith("<svg")
 
 
+def test_the_card_warns_as_the_notes_of_its_corpora_do(tmp_path):
+    rows = output_toys.records(9, corpus="common_voice", license="CC0-1.0")
+    rows += output_toys.records(9, seed=1, corpus="emilia")
+    risky = output_toys.write_output(tmp_path / "risky", {"a": rows})
+    assert publish(risky, tmp_path / "set", "--allow", "corpus:common_voice") == 0
+    notes = card(tmp_path / "set")[1].split("## Notes on the sources\n\n")[1].split("\n\n## ")[0]
+    assert notes.splitlines() == [f"- `{name}`: {CORPORA[name].notes}" for name in ("common_voice", "emilia")]
+    assert "forbid hosting it elsewhere" in notes and "Whisper" in notes
+    unknown = output_toys.write_output(tmp_path / "unknown", {"a": output_toys.records(9)})
+    assert publish(unknown, tmp_path / "plain") == 0
+    text = card(tmp_path / "plain")[1]
+    assert "Notes on the sources" not in text and "\n\n\n" not in text.split("---\n", 2)[2]
+
+
 def test_the_manifest_lists_every_other_file_with_its_hash(output, tmp_path):
     assert publish(output, tmp_path / "set") == 0
     listed = json.loads((tmp_path / "set" / "manifest.json").read_text())

@@ -76,6 +76,5 @@ CORPUS = Corpus(
     attribution="CMU Arctic, Kominek and Black 2003, Carnegie Mellon University; its notice (COPYING) stays with it",
     citation="CMU-LTI-03-177",
     url="http://festvox.org/cmu_arctic",
-    hours=15,
     notes="Free for any use, commercial use included, as long as the notice is kept.",
 )

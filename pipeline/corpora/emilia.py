@@ -106,7 +106,6 @@ CORPUS = Corpus(
     attribution="Emilia-YODAS (CC BY 4.0) and Emilia (CC BY-NC 4.0), He et al., Amphion; YODAS, Li et al. (CC BY 3.0)",
     citation="arXiv:2407.05361, arXiv:2501.15907",
     url="https://huggingface.co/datasets/amphion/Emilia-Dataset",
-    hours=215_600,
     notes="Gated on the Hub. The Emilia part is for non-commercial use only, the YODAS part is not so bound; "
     "each row carries its own licence. Text is Whisper output.",
 )

@@ -81,6 +81,5 @@ CORPUS = Corpus(
     attribution="FLEURS-R, Ma et al. 2024; FLEURS, Conneau et al. 2022 (CC BY 4.0)",
     citation="arXiv:2408.06227, arXiv:2205.12446",
     url="https://huggingface.co/datasets/google/fleurs-r",
-    hours=1_300,
     notes="No speaker ids: `recording` is the sentence, which several readers share.",
 )

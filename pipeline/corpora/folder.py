@@ -127,5 +127,5 @@ CORPUS = Corpus(
     kinds=("tar", "zip", "tree"),
     license="",
     attribution="",
-    notes="Your own speech: licences and attributions are what its labels say.",
+    notes="A user's own speech: licences and attributions are what its labels say.",
 )

@@ -68,7 +68,6 @@ CORPUS = Corpus(
     attribution="HUI-Audio-Corpus-German, Puchtler et al. 2021 (CC0); LibriVox readers",
     citation="arXiv:2106.06309",
     url="https://opendata.iisys.de/dataset/hui-audio-corpus-german/",
-    hours=326,
     notes="CC0 by the paper's table; some re-uploads say otherwise. The clean zips repeat clips of the full ones.",
     ignores=r"(^|/)datasetStatistic[^/]*\.zip$",
 )

@@ -77,6 +77,5 @@ CORPUS = Corpus(
     attribution="LibriSpeech (c) 2014 by Vassil Panayotov; LibriVox readers (CC BY 4.0)",
     citation="Panayotov et al., LibriSpeech: an ASR corpus based on public domain audio books, ICASSP 2015",
     url="https://www.openslr.org/12",
-    hours=982,
     notes="Text has no punctuation; it is lower-cased here.",
 )

@@ -106,6 +106,5 @@ CORPUS = Corpus(
     attribution="LibriTTS-R, Koizumi et al. 2023 (CC BY 4.0); LibriVox readers",
     citation="arXiv:2305.18802",
     url="https://www.openslr.org/141",
-    hours=585,
     ignores=rf"(^|/)(doc|{FAILED})\.tar\.gz$",
 )

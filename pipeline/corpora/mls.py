@@ -123,7 +123,6 @@ CORPUS = Corpus(
     attribution="Multilingual LibriSpeech, Pratap et al. 2020 (CC BY 4.0); recordings by LibriVox readers",
     citation="arXiv:2012.03411",
     url="https://www.openslr.org/94",
-    hours=50_500,
     notes="Text has neither case nor punctuation. Shares readers and books with LibriSpeech, LibriTTS-R and HUI.",
     ignores=r"(^|/)[19]_hours?-[^/]*\.parquet$|(^|/)train\.[19]h[-.][^/]*\.parquet$",
 )

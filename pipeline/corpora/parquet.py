@@ -36,5 +36,5 @@ CORPUS = Corpus(
     kinds=("parquet",),
     license="",
     attribution="",
-    notes="Any table: licences and attributions are what its columns say.",
+    notes="A user's own tables: licences and attributions are what their columns say.",
 )

@@ -45,8 +45,10 @@ COLUMNS = {
 def write_card(facts: CardFacts) -> str:
     """The text of README.md."""
     header = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=110)
-    parts = [overview, configs_table, how_to_load, how_to_hear, columns_table, numbers, rejects, provenance, licences]
-    return f"---\n{header}---\n\n# {facts.title}\n\n" + "\n".join(part(facts) for part in parts)
+    parts = [overview, configs_table, how_to_load, how_to_hear, columns_table, numbers, rejects]
+    parts += [source_notes, provenance, licences]
+    written = [text for part in parts if (text := part(facts))]
+    return f"---\n{header}---\n\n# {facts.title}\n\n" + "\n".join(written)
 
 
 def overview(facts: CardFacts) -> str:
@@ -181,6 +183,14 @@ def rejects(facts: CardFacts) -> str:
     lines = ["## Left out", "", f"{counted['clips']:,} clips could not become rows:", "", "| Reason | Clips |"]
     lines += ["|---|---:|", *(f"| {reason} | {clips:,} |" for reason, clips in counted["by_reason"].items())]
     return "\n".join(lines) + "\n"
+
+
+def source_notes(facts: CardFacts) -> str:
+    """What is known of the corpora that the rows come from; "" where nothing is."""
+    corpora = sorted({group.corpus for group in facts.plan.groups})
+    known = [facts.credits[corpus] for corpus in corpora if corpus in facts.credits]
+    lines = [f"- `{credit.name}`: {credit.notes}" for credit in known if credit.notes]
+    return "\n".join(["## Notes on the sources", "", *lines]) + "\n" if lines else ""
 
 
 def provenance(facts: CardFacts) -> str:

@@ -18,12 +18,13 @@ SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Whom a corpus is owed to."""
+    """Whom a corpus is owed to, and what its users should know."""
 
     name: str
     attribution: str
     citation: str = ""
     url: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Shards merged into the files of a publication: Parquet, the same bytes whoever writes them and how often."""
+"""Shards merged into the files of a publication: Parquet or tars, the same bytes whoever writes them and how often."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

@@ -14,7 +14,7 @@ class Member:
     """One file inside an archive or tree, by where its bytes are."""
 
     name: str
-    offset: int  # of its data (tar), of its local header (zip), 0 (tree); in the unpacked stream of a .gz or .bz2
+    offset: int  # of its data (tar), of its local header (zip), 0 (tree); in the unpacked stream of a .gz, .bz2, .xz
     size: int  # bytes, unpacked
     packed: int  # bytes as they lie in a zip; elsewhere the same as size
     method: int = 0  # how a zip packs it: 0 stored, 8 deflated
