@@ -34,7 +34,11 @@ def compile_layers(model: NeuCodec, backend: str = "inductor") -> NeuCodec:
                 rows = torch.zeros(len(lengths), 1, max(lengths), device=model.device)
                 model.encode(rows, torch.tensor(lengths))
         except Exception as error:  # of a compiler: anything
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            use = ON_GPU.get(model.precision, model.precision)
+            said, use = first_line(error), ON_GPU.get(model.precision, model.precision)
             raise ValueError(f"cannot compile for {model.device}: {said}; use precision {use!r}") from error
     return model
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

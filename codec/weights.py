@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from codec.compiled import SUFFIX, compile_layers
+from codec.compiled import SUFFIX, compile_layers, first_line
 from codec.config import DISTILL_NEUCODEC, NEUCODEC, CodecConfig, HubertConfig, W2VBertConfig
 from codec.layouts import (
     State,
@@ -217,7 +217,7 @@ def read_state(path: Path) -> State:
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"cannot read weights from {path}: {_first_line(error)}") from error
+        raise WeightsError(f"cannot read weights from {path}: {first_line(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -275,17 +275,13 @@ def _fetch(repository: str, file: str, cached: bool = False) -> Path | None:
     except errors.EntryNotFoundError:
         return None
     except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as error:
-        raise WeightsError(f"cannot get {file} of {repository}: {_first_line(error)}{local}") from error
+        raise WeightsError(f"cannot get {file} of {repository}: {first_line(error)}{local}") from error
 
 
 def _why_offline() -> str:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return "HF_HUB_OFFLINE forbids to fetch it"
     return "the Hub cannot be reached"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _published(name: str) -> tuple[CodecConfig, str]:

@@ -6,6 +6,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,16 @@ from schemas.tokens import TOKEN_SCHEMA
 ENDINGS = (".parquet", ".tar")
 TWIN_PREFIX = "neutts-"  # folders of a publication that hold rows of the other folders again, in three columns
 ROWS_AT_ONCE = 2048
+PAIR = ("npy", "json")  # the members of a tar that are one row
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A member of a tar: its name, where its content lies in the tar, the content."""
+
+    name: str
+    offset: int
+    data: bytes
 
 
 def find_shards(path: str) -> list[str]:
@@ -79,35 +90,43 @@ def _open_parquet(file: Any, path: str) -> pq.ParquetFile:
 
 
 def _read_tar(file: Any, path: str, wanted: list[str]) -> Iterator[pa.RecordBatch]:
-    """Pairs `<key>.npy` and `<key>.json`, neighbours in either order, one front-to-back pass."""
     rows: list[dict[str, Any]] = []
-    row: dict[str, Any] = {}
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                key, _, kind = member.name.partition(".")
-                if kind not in ("npy", "json") or not member.isfile():
-                    continue
-                if row.get("__key__") not in (None, key):
-                    raise ValueError(f"{path}: {row['__key__']} has no partner beside it")
-                payload = tar.extractfile(member).read()
-                row["__key__"] = key
-                if kind == "npy":
-                    row["codes"] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False).reshape(-1)
-                else:
-                    row["labels"] = json.loads(payload)
-                if len(row) == 3:
-                    rows.append({**row.pop("labels"), **row})
-                    row = {}
+            for key, parts in read_pairs(tar):
+                if len(parts) < len(PAIR):
+                    raise ValueError(f"{path}: {key} has no partner beside it")
+                codes = np.lib.format.read_array(io.BytesIO(parts["npy"].data), allow_pickle=False)
+                rows.append({**json.loads(parts["json"].data), "__key__": key, "codes": codes.reshape(-1)})
                 if len(rows) == ROWS_AT_ONCE:
                     yield _batch(rows, wanted)
                     rows = []
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not a whole tar: {error}") from error
-    if row:
-        raise ValueError(f"{path}: {row['__key__']} has no partner beside it")
     if rows:
         yield _batch(rows, wanted)
+
+
+def read_pairs(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Stored]]]:
+    """Neighbours `<key>.npy` and `<key>.json`, in either order, in one front-to-back pass; other members are passed by.
+
+    Yields: the key and its members by their kind as they were stored: one of them alone where it has no partner.
+    """
+    key, parts = "", {}
+    for member in tar:
+        name, _, kind = member.name.partition(".")
+        if kind not in PAIR or not member.isfile():
+            continue
+        if parts and (name != key or kind in parts):
+            yield key, parts
+            parts = {}
+        key = name
+        parts[kind] = Stored(member.name, member.offset_data, tar.extractfile(member).read())
+        if len(parts) == len(PAIR):
+            yield key, parts
+            parts = {}
+    if parts:
+        yield key, parts
 
 
 def _batch(rows: list[dict[str, Any]], wanted: list[str]) -> pa.RecordBatch:

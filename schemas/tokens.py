@@ -1,7 +1,8 @@
 """Codes at rest: one clip's tokens, and the Arrow columns that rows and rejects are written in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,16 @@ def token_batch(records: Sequence[TokenRecord], input_rate: int) -> pa.RecordBat
     }
     arrays = [pa.array(columns[f.name], f.type) if f.name != "codes" else columns["codes"] for f in TOKEN_SCHEMA]
     return pa.RecordBatch.from_arrays(arrays, schema=TOKEN_SCHEMA)
+
+
+def record_of(row: Mapping[str, Any], codes: np.ndarray, num_codebooks: int) -> TokenRecord:
+    """A row of TOKEN_SCHEMA as it was before it was one.
+
+    Args: row: its columns but for the codes, by name. codes: uint16, frame-major in any shape.
+    """
+    labels = {name: row[name] for name in LABELS}
+    utterance = Utterance(id=row["__key__"], source=row["source"], extra=row["extra"], **labels)
+    return TokenRecord(utterance, np.ascontiguousarray(codes.reshape(-1, num_codebooks).T), row["num_samples"])
 
 
 def reject_batch(rejects: Sequence[Reject]) -> pa.RecordBatch:

@@ -70,6 +70,16 @@ def test_what_is_broken_before_it_is_listed_is_told_and_left_out(tmp_path, caplo
     assert found == [f"{n:06d}" for n in left]
 
 
+def test_a_tar_that_ends_within_a_row_is_told_and_keeps_the_others(tmp_path, caplog):
+    folder = write_set(tmp_path, [30], kind="tar")
+    data = (tmp_path / "toy-000.tar").read_bytes()
+    (tmp_path / "toy-000.tar").write_bytes(data[: data.index(b"toy_000029.npy")])  # as if its last member never was
+    with caplog.at_level(logging.WARNING):
+        dataset = TokenDataset(folder, 29)
+    assert "toy_000029: no partner beside it" in caplog.text
+    assert sorted(keys(list(dataset))) == [f"toy_{n:06d}" for n in range(29)]
+
+
 def test_a_shard_that_is_gone_is_replaced_and_a_set_without_any_stops(tmp_path):
     folder = write_set(tmp_path, [100, 100])
     dataset = TokenDataset(folder, 10, window=1000)

@@ -19,9 +19,8 @@ from pipeline.publishing.publication import Target, groups_of, has_text
 from pipeline.shards import read_shard
 from pipeline.sinks import webdataset
 from pipeline.sinks.parquet import OPTIONS, provenance
-from schemas.audio import Utterance
 from schemas.spec import CodecSpec
-from schemas.tokens import LABELS, TOKEN_SCHEMA, TokenRecord
+from schemas.tokens import TOKEN_SCHEMA, TokenRecord, record_of
 
 GROUP_ROWS = 8192
 GROUP_CODES = 6_000_000  # 24 MB in memory, 12 MB stored: far below what the Hub's viewer takes, fine to stream
@@ -104,10 +103,7 @@ def _write_tar(target: Target, paths: list[str], license: str | None, spec: Code
     def records() -> Iterator[TokenRecord]:
         for table in row_groups(target, license):
             for row in table.to_pylist():
-                labels = {name: row[name] for name in LABELS}
-                utterance = Utterance(id=row["__key__"], source=row["source"], extra=row["extra"], **labels)
-                codes = np.array(row["codes"], np.uint16).reshape(-1, spec.num_codebooks).T
-                yield TokenRecord(utterance, codes, row["num_samples"])
+                yield record_of(row, np.array(row["codes"], np.uint16), spec.num_codebooks)
 
     storage.write_atomic(paths[0], lambda file: webdataset.write(file, records(), spec))
 

@@ -5,14 +5,12 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from schemas.audio import Utterance
 from schemas.spec import CodecSpec
-from schemas.tokens import LABELS, REJECT_SCHEMA, TOKEN_SCHEMA, TokenRecord, token_batch
+from schemas.tokens import REJECT_SCHEMA, TOKEN_SCHEMA, TokenRecord, record_of, token_batch
 
 SUFFIX = ".parquet"
 GROUP_ROWS = 2048  # of a row group: what a stream fetches at once, and what a viewer shows
@@ -44,10 +42,7 @@ def read(path: str, spec: CodecSpec) -> Iterator[TokenRecord]:
             ends, flat = codes.offsets.to_numpy(), codes.values.to_numpy()
             rows = batch.drop_columns(["codes"]).to_pylist()
             for row, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
-                framed = flat[start:end].reshape(-1, spec.num_codebooks).T
-                labels = {name: row[name] for name in LABELS}
-                utterance = Utterance(id=row["__key__"], source=row["source"], extra=row["extra"], **labels)
-                yield TokenRecord(utterance, np.ascontiguousarray(framed), row["num_samples"])
+                yield record_of(row, flat[start:end], spec.num_codebooks)
 
 
 def write_rejects(file: BinaryIO, rejects: pa.RecordBatch) -> None:

@@ -9,9 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline import storage
-from schemas.audio import Utterance
 from schemas.spec import CodecSpec
-from schemas.tokens import LABELS, TokenRecord
+from schemas.tokens import LABELS, TokenRecord, record_of
 
 SUFFIX = ".tar"
 
@@ -31,12 +30,7 @@ def read(path: str, spec: CodecSpec) -> Iterator[TokenRecord]:
             row = json.loads(_content(tar, member, ".json"))
             payload = _content(tar, tar.next(), ".npy")
             codes = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
-            framed = np.ascontiguousarray(codes.reshape(-1, spec.num_codebooks).T)
-            known = {name: row[name] for name in LABELS}
-            key = member.name.removesuffix(".json")
-            yield TokenRecord(
-                Utterance(id=key, source=row["source"], extra=row["extra"], **known), framed, row["num_samples"]
-            )
+            yield record_of({**row, "__key__": member.name.removesuffix(".json")}, codes, spec.num_codebooks)
 
 
 def labels(record: TokenRecord, spec: CodecSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
+from pipeline.shards import PAIR, read_pairs
 from pipeline.tokens.blocks import Block, Broken, open_parquet, read_through
 
 TAR_BLOCK_ROWS = 1024
@@ -82,9 +83,9 @@ def list_parquet(path: str, listing: Listing) -> None:
 
 
 def list_tar(path: str, listing: Listing) -> None:
-    """Rows are neighbours `<key>.npy` and `<key>.json`, in either order; listed by where their payloads lie."""
+    """Rows by where their payloads lie."""
     rows: list[dict[str, Any]] = []
-    row: dict[str, Any] = {}
+    last = "the start"
     digest = hashlib.sha256()
 
     def flush() -> None:
@@ -96,30 +97,24 @@ def list_tar(path: str, listing: Listing) -> None:
 
     try:
         with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                key, _, kind = member.name.partition(".")
-                if kind not in ("npy", "json") or not member.isfile():
+            for last, parts in read_pairs(tar):
+                for part in parts.values():
+                    digest.update(f"{part.name} {len(part.data)} ".encode() + part.data)
+                if len(parts) < len(PAIR):
+                    listing.broken.append(f"{last}: no partner beside it")
                     continue
-                if row and (row["__key__"] != key or kind in row):
-                    listing.broken.append(f"{row['__key__']}: no partner beside it")
-                    row = {}
-                payload = tar.extractfile(member).read()
-                digest.update(f"{member.name} {member.size} ".encode() + payload)
-                row |= {"__key__": key, kind: member.offset_data, f"{kind}_size": member.size}
+                places = {kind: part.offset for kind, part in parts.items()}
+                sizes = {f"{kind}_size": len(part.data) for kind, part in parts.items()}
                 try:
-                    row |= _labels(payload) if kind == "json" else {"length": _num_codes(payload)}
+                    labels, length = _labels(parts["json"].data), _num_codes(parts["npy"].data)
                 except ValueError as error:
-                    row["broken"] = str(error)
-                if "npy" in row and "json" in row:
-                    if "broken" in row:
-                        listing.broken.append(f"{key}: {row['broken']}")
-                    else:
-                        rows.append(row)
-                    row = {}
+                    listing.broken.append(f"{last}: {error}")
+                    continue
+                rows.append({"__key__": last, "length": length, **labels, **places, **sizes})
                 if len(rows) == TAR_BLOCK_ROWS:
                     flush()
     except (tarfile.TarError, EOFError) as error:
-        listing.broken.append(f"the rest, after {row.get('__key__') or (rows and rows[-1]['__key__'])}: {error}")
+        listing.broken.append(f"the rest, after {last}: {error}")
     flush()
 
 
