@@ -94,11 +94,16 @@ def plan(index: "Index", source: Source) -> str:
 
     known = hours(index.seconds) if index.seconds is not None else "hours unknown before decoding"
     size = f"{index.num_bytes / 2**20:,.1f} MiB"
+    filters = " and ".join(f"--{name}" for name in ("split", "language") if getattr(source, name))
+    left_out = f"left out by {filters}: {index.num_left_out:,} clips of these sources"
+    if source.limit is not None:
+        left_out += ", as far as --limit let them be read"
     return "\n".join(
         (
             f"{index.num_clips:,} clips of {source.corpus} in {index.num_sources:,} sources: {size}, {known}",
             f"{len(index.units):,} work units of about {source.unit_mb:g} MiB, one shard each",
             f"rejects known already: {by_reason(index.rejects)}; labels without sound: {index.orphan_labels:,}",
+            *([left_out] if filters else []),
             *index.problems,
         )
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.audio import AudioSegment, Reject, Utterance
+from schemas.audio import AudioSegment, Reject
 
 PLAN_VERSION = 1  # of the rules for windows and batches: part of a run's identity
 # of padded sound in one batch: what stays near a CPU's caches, what fills a GPU
@@ -24,7 +24,6 @@ Item = AudioSegment | Reject
 class AudioBatch:
     """A few clips, zero-padded to the longest. `positions` are their places in the window they come from."""
 
-    utterances: tuple[Utterance, ...]
     waveforms: Tensor  # float32 [B, 1, T]
     num_samples: Tensor  # int64 [B], before padding
     positions: tuple[int, ...]
@@ -99,5 +98,4 @@ def stack(window: Sequence[Item], positions: Sequence[int], pinned: bool = False
     for row, segment, length in zip(rows, segments, lengths, strict=True):
         row[:length] = segment.waveform
         row[length:] = 0.0
-    utterances = tuple(segment.utterance for segment in segments)
-    return AudioBatch(utterances, waveforms, torch.tensor(lengths, dtype=torch.int64), tuple(positions))
+    return AudioBatch(waveforms, torch.tensor(lengths, dtype=torch.int64), tuple(positions))

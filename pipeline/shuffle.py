@@ -15,11 +15,6 @@ class Rows:
     hash: str  # of what the row numbers stand for
     borders: np.ndarray  # int64 [blocks + 1], rising from 0
 
-    @classmethod
-    def evenly(cls, name: str, hash: str, num_rows: int, block: int) -> "Rows":
-        """Rows in blocks of `block`, the last one shorter."""
-        return cls(name, hash, np.append(np.arange(0, num_rows, block), num_rows))
-
     def __len__(self) -> int:
         return int(self.borders[-1])
 

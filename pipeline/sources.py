@@ -29,13 +29,6 @@ class Source:
     name: str  # the same below the folder that all inputs share; what rows, keys and units are named after
     files: tuple[Entry, ...] = field(repr=False)  # of a tree all its files, else the one
 
-    @property
-    def root(self) -> str:
-        """The folder that `name` is relative to."""
-        if self.name == self.path:
-            return storage.parent(self.path)
-        return self.path[: len(self.path) - len(self.name)].rstrip("/") or "/" if self.name else self.path
-
     def context(self, member: str) -> str:
         """Where a member stands, archive and all, for labels that follow the path."""
         return storage.join(self.path, member) if self.kind == "tree" else f"{ARCHIVES.sub('', self.path)}/{member}"

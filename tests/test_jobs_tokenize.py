@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from jobs.index import main as index
 from jobs.tokenize import main
 from jobs.verify import main as verify
+from tests.corpora_fixtures import BUILDERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +75,21 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(corpus, tmp_path, capsy
     shown = capsys.readouterr().out
     assert "12 clips of folder in 1 sources" in shown and "4 work units" in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_tells_how_many_clips_a_filter_left_out(tmp_path, capsys):
+    built = BUILDERS["common_voice"](tmp_path / "in")
+    argv = ["--corpus", "common_voice", "--input", *built.inputs, "--output", str(tmp_path / "out"), "--dry-run"]
+    assert index(argv) == 0
+    shown = capsys.readouterr().out
+    assert "left out" not in shown
+    total = int(shown.split()[0])
+    assert index([*argv, "--split", "test"]) == 0
+    shown = capsys.readouterr().out
+    assert f"left out by --split: {total - int(shown.split()[0])} clips of these sources\n" in shown
+    assert index([*argv, "--split", "test", "--language", "tr", "--limit", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"left out by --split and --language: \d+ clips of these sources, as far as --limit", shown)
 
 
 def test_sigterm_ends_cleanly_and_the_same_command_goes_on_where_it_was(corpus, tmp_path):

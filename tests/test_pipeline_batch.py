@@ -81,6 +81,6 @@ def test_a_batch_holds_each_clip_and_zeros_behind_it():
     window = [segment(1, 0.1), Reject(utterance("r"), "missing", "gone"), segment(2, 0.3), segment(3, 0.2)]
     batch = stack(window, [0, 3, 2])
     assert batch.waveforms.shape == (3, 1, 4800) and batch.positions == (0, 3, 2)
-    assert batch.num_samples.tolist() == [1600, 3200, 4800] and [u.id for u in batch.utterances] == ["1", "3", "2"]
+    assert batch.num_samples.tolist() == [1600, 3200, 4800]
     for row, (value, length) in enumerate([(1, 1600), (3, 3200), (2, 4800)]):
         assert (batch.waveforms[row, 0, :length] == value).all() and not batch.waveforms[row, 0, length:].any()

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from codec.config import CodecConfig
 from codec.neucodec import NeuCodec
 from codec.nn.adapter import SemanticAdapter
 
@@ -131,15 +130,3 @@ class Generator(nn.Module):
         if self.semantic_head is not None:
             semantic = self.semantic_head(quantized)
         return Generated(sound, codes, encoded.features, semantic, semantic_target, teacher_features)
-
-
-def build_generator(
-    config: CodecConfig, trains: tuple[str, ...], semantic: bool, teacher: NeuCodec | None, name: str
-) -> Generator:
-    """A fresh generator. `semantic`: whether a semantic head learns to tell the semantic target."""
-    codec = NeuCodec(config, name)
-    source = teacher.config if teacher is not None else config
-    if semantic and source.semantic is None:
-        raise ValueError("a semantic loss needs a semantic model in the codec or in its teacher")
-    head = SemanticHead(config.latent_width, source.semantic.out_width) if semantic else None
-    return Generator(codec, trains, head, teacher)

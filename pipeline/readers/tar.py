@@ -14,7 +14,6 @@ from pipeline.readers.packed import CHUNK_BYTES, Stream, Window
 BLOCK = 512
 ZEROS = bytes(BLOCK)
 MAX_NAME_BYTES = 1 << 16  # of a long-name or pax record; more is an attack, not a name
-FILES = b"0\x007"
 WITHOUT_DATA = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", b"5": "a folder", b"6": "a pipe"}
 
 
