@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from pipeline.decoding.cutting import piece_utterance
-from pipeline.decoding.load import Limits, Refused, load, load_native
+from pipeline.decoding.load import LONGEST_CLIP_SECONDS, Limits, Refused, load, load_native
 from pipeline.decoding.pool import DecodePool
 from pipeline.decoding.resample import resample
 from schemas.audio import AudioFile, AudioSegment, Reject
@@ -36,7 +36,7 @@ def load_audio(
             yield Reject(file.utterance, refused.reason, refused.message)
 
 
-def decode_clip(file: AudioFile, max_seconds: float = 60.0) -> AudioSegment | Reject:
+def decode_clip(file: AudioFile, max_seconds: float = LONGEST_CLIP_SECONDS) -> AudioSegment | Reject:
     """One clip as mono float32 at its own rate, decoded in this process."""
     try:
         waveform, rate = load_native(file.data, max_seconds)

@@ -7,7 +7,7 @@ from codec.base import Codec
 from pipeline.audio import load_audio
 from pipeline.batch import Item, usual_batch_seconds, windows
 from pipeline.commit import commit
-from pipeline.decoding.load import Limits
+from pipeline.decoding.load import LONGEST_CLIP_SECONDS, Limits
 from pipeline.decoding.pool import DecodePool
 from pipeline.encode import Encoder, Result, encode
 from pipeline.output import Output
@@ -23,7 +23,7 @@ __all__ = ["Output", "Settings", "tokenize_unit", "tokenize_units"]
 class Settings:
     """How a unit becomes a shard. Raises: ValueError for what cannot be."""
 
-    max_seconds: float = 60.0  # a longer clip is a reject
+    max_seconds: float = LONGEST_CLIP_SECONDS  # a longer clip is a reject
     split_seconds: float | None = None  # cut longer clips instead
     batch_seconds: float | None = None  # of padded sound in one batch; None: by the codec's device
     window_seconds: float = 1200.0  # batches are planned inside windows of so much sound

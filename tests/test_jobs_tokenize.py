@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 import soundfile as sf
 
 from jobs.index import main as index
-from jobs.tokenize import main
+from jobs.tokenize import Options, main
 from jobs.verify import main as verify
+from pipeline.tokenize import Settings
 from tests.corpora_fixtures import BUILDERS
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +70,11 @@ def test_a_submitted_job_must_name_its_output_in_full(corpus, capsys, monkeypatc
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert main(options(corpus, "out/here", "--dry-run")) == 2
     assert "give --output as a full path" in capsys.readouterr().err
+
+
+def test_the_job_and_the_pipeline_leave_out_the_same_clips_unless_asked_otherwise():
+    said = {each.name: each.default for each in fields(Options)}
+    assert said["max_seconds"] == Settings().max_seconds
 
 
 def test_a_dry_run_says_what_there_is_and_writes_nothing(corpus, tmp_path, capsys):

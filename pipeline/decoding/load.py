@@ -22,6 +22,7 @@ from pipeline.decoding.resample import resample
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 384_000  # hertz
 BLOCK_VALUES = 1 << 22  # float32 values decoded at once, all channels: 16 MiB
+LONGEST_CLIP_SECONDS = 60.0  # of what is kept whole, unless a user says otherwise
 LONGEST_CUT_SECONDS = 4 * 3600.0  # a source clip that may still be cut into pieces
 SPOOL_BYTES = 64 << 20  # of pieces kept in memory, the rest on disk, until the clip is known to be whole
 
@@ -37,7 +38,7 @@ class Limits:
     """What sound is wanted as: at `rate` hertz; one clip of at most `max_seconds`, or pieces of `split_seconds`."""
 
     rate: int
-    max_seconds: float = 60.0
+    max_seconds: float = LONGEST_CLIP_SECONDS
     split_seconds: float | None = None
 
 
