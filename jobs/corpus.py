@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -68,6 +69,12 @@ def check_writable(output: str) -> None:
 def absolute(output: str) -> str:
     """The output as every process of the run understands it, wherever it was started."""
     return output if "://" in output else str(Path(output).expanduser().resolve())
+
+
+def check_lasting(output: str) -> None:
+    """Raises: ValueError for a place that goes with the job: a submitted one runs in a folder that Ray removes."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and absolute(output) != output:
+        raise ValueError(f"a submitted job runs in a folder of its own: give --output as a full path, not {output}")
 
 
 @contextlib.contextmanager

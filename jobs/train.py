@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jobs.cluster import Stop
+from jobs.corpus import check_lasting
 from jobs.options import COMPLETE, INCOMPLETE, parse, usage_error
 from jobs.training.options import TrainOptions
 from jobs.training.ranks import join
@@ -19,6 +20,7 @@ PROG = "neutok train"
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(TrainOptions, argv, PROG, __doc__ or "")
+        check_lasting(options.output)
         if options.ray_workers:
             from jobs.training.on_ray import train_on_ray
 

@@ -189,6 +189,13 @@ def test_numbers_that_cannot_be_trained_with_are_refused_before_work(tmp_path, c
     assert told in capsys.readouterr().err
 
 
+def test_a_submitted_job_must_name_its_output_in_full(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--recipe", "nano", "--input", "x", "--output", "out"]) == 2
+    assert "full path" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_start_that_is_missing_is_told_before_corpora_are_listed(corpus, tmp_path):
     with pytest.raises(ValueError, match="give it by --start"):
         here(corpus, tmp_path / "run", "--semantic", "seeded", recipe="tiny_distill")

@@ -1,18 +1,24 @@
 """The same training loop on a Ray cluster: Ray Train places the ranks, connects them and starts them again."""
 
+import contextlib
 import logging
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from jobs.cluster import connect
+from jobs.corpus import absolute
 from jobs.training.options import TrainOptions
 from jobs.training.ranks import PATIENCE
+from pipeline import storage
 
 
 def train_on_ray(options: TrainOptions) -> bool:
     """Run `--ray-workers` ranks, one GPU each where the cluster has GPUs. Returns: whether the last step was reached.
 
     A rank that dies takes its group with it; the group is started again from the latest checkpoint, three times.
+    A relative path is relative to this process's folder.
     Raises: ValueError if the cluster cannot hold the ranks, or they all refuse the options.
     """
     import ray
@@ -30,24 +36,27 @@ def train_on_ray(options: TrainOptions) -> bool:
         raise ValueError(
             f"--ray-workers {options.ray_workers}, but the cluster has {have} {'GPUs' if gpus else 'CPUs'}"
         )
+    options = replace(options, output=absolute(options.output))
     trainer = TorchTrainer(
         _rank,
-        train_loop_config=asdict(options),
+        train_loop_config={"options": asdict(options), "folder": str(Path.cwd())},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=int(PATIENCE.total_seconds())),
         scaling_config=ScalingConfig(num_workers=options.ray_workers, use_gpu=gpus),
-        run_config=RunConfig(failure_config=FailureConfig(max_failures=3), **_where(options.output)),
+        run_config=RunConfig(failure_config=FailureConfig(max_failures=3), **_notes(options.output)),
     )
     trainer.fit()
     return reached(options)
 
 
-def _rank(fields: dict[str, Any]) -> None:
-    """One rank; Ray has joined it to the others by now."""
+def _rank(told: dict[str, Any]) -> None:
+    """One rank; Ray has joined it to the others by now, and moved it into a folder of its own."""
     from jobs.cluster import Stop
     from jobs.train import train
 
+    with contextlib.suppress(OSError):  # another machine may not have the driver's; then only full paths work
+        os.chdir(told["folder"])
     stop = Stop()
-    train(TrainOptions(**fields), lambda: stop.requested)
+    train(TrainOptions(**told["options"]), lambda: stop.requested)
 
 
 def reached(options: TrainOptions) -> bool:
@@ -58,11 +67,6 @@ def reached(options: TrainOptions) -> bool:
     return path is not None and checkpoints.step_of(path) >= options.chosen().steps
 
 
-def _where(output: str) -> dict[str, Any]:
+def _notes(output: str) -> dict[str, Any]:
     """Ray's own notes of the run go beside ours; its checkpoints stay unused, for ours hold all that is needed."""
-    from pathlib import Path
-
-    from pipeline import storage
-
-    folder = storage.join(output, "log", "ray")
-    return {"storage_path": str(Path(folder).resolve()) if storage.is_local(output) else folder, "name": "run"}
+    return {"storage_path": storage.join(output, "log", "ray"), "name": "run"}
