@@ -10,14 +10,14 @@ from types import FrameType
 from typing import Any
 
 
-def connect(address: str | None) -> None:
-    """Join the cluster at `address`, or the one this process belongs to, or start a local one.
+def connect(address: str | None, flag: str = "--address") -> None:
+    """Join the cluster at `address`, given by `flag`; "local" starts one of our own, whatever there is.
 
-    Without an address Ray looks at RAY_ADDRESS (a submitted job has it) and for a cluster running on this machine;
-    "local" starts one of its own whatever there is. Raises: OSError if nobody answers at the address, and ValueError
-    for what is none.
+    Without an address Ray takes that of RAY_ADDRESS (a submitted job has it); else of the cluster that `ray start` last
+    began on this machine, until `ray stop`; and where there is none, it starts one of our own.
+    Raises: OSError if nobody answers at the address, and ValueError for what is none.
     """
-    check_answers(address or os.environ.get("RAY_ADDRESS", ""))
+    check_answers(address or os.environ.get("RAY_ADDRESS", ""), flag)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # a Ray of our own must not kill an actor because other programs fill the memory; a cluster keeps its own rules
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
@@ -26,7 +26,7 @@ def connect(address: str | None) -> None:
     ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
 
 
-def check_answers(address: str) -> None:
+def check_answers(address: str, flag: str) -> None:
     """Ray itself would try for minutes. Raises: OSError if `address` is host:port and nobody listens there."""
     host, _, port = address.rpartition(":")
     if not host or "/" in address or not port.isdecimal():
@@ -35,8 +35,8 @@ def check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise OSError(
-            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, correct --address or "
-            "RAY_ADDRESS, or give `--address local`"
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, correct {flag} or "
+            f"RAY_ADDRESS, or give `{flag} local`"
         ) from error
 
 

@@ -22,7 +22,8 @@ class TrainOptions:
     validation: tuple[str, ...] = option("clips to listen to while training, as --input; never trained on", ())
     validation_clips: int = option("how many of them", 16)
     start: str | None = option(
-        "the codec that the recipe goes on with, begins with or learns from: a name like `nano`, weights, or `seeded`",
+        "the codec that the recipe goes on with, begins with or learns from: a name like `nano`, weights, or `seeded` "
+        "(which nano's kind cannot be)",
         None,
     )
     semantic: str | None = option("weights that hold the frozen speech model; or `seeded`", None)
@@ -44,7 +45,11 @@ class TrainOptions:
     keep: int = option("how many of the latest checkpoints stay, beside the best", 2)
     hashes: bool = option("print a hash of every module before and after", False)
     ray_workers: int = option("train on this many Ray workers; 0: in this process, or under torchrun", 0)
-    ray_address: str | None = option("the Ray cluster to join; default: the one around, else one of its own", None)
+    ray_address: str | None = option(
+        "of a Ray cluster; `local` for one of its own (default: RAY_ADDRESS, else the cluster that `ray start` began "
+        "on this machine, else one of its own)",
+        None,
+    )
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
