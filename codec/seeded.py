@@ -16,15 +16,23 @@ from torch import Tensor
 from codec.names import Reference, reference_names
 from codec.neucodec import NeuCodec
 
+CAN_BE = ("neucodec", "distill-neucodec", "neucodec_16k", "upsample_24k", "distill")  # what has their encoders
+
 
 def seed(model: NeuCodec, part: str = "") -> NeuCodec:
     """Fill every parameter whose name begins with `part` in place by the rule, and warn.
 
-    Raises: KeyError for a module no checkpoint has.
+    Raises: ValueError for a codec with a module that no published checkpoint has: the rule knows no name for it.
     """
-    warnings.warn("seeded weights: the codes of this model mean nothing, they only test and measure", stacklevel=2)
     parameters = {name: each for name, each in model.named_parameters() if name.startswith(part)}
-    references = reference_names(model.config, parameters)
+    try:
+        references = reference_names(model.config, parameters)
+    except KeyError as error:
+        raise ValueError(
+            f"no seeded weights for {model.name!r}: no published checkpoint has its {error.args[0]}; seeded can be "
+            f"{', '.join(CAN_BE)}"
+        ) from error
+    warnings.warn("seeded weights: the codes of this model mean nothing, they only test and measure", stacklevel=2)
 
     def set_one(name: str) -> None:
         with torch.no_grad():

@@ -21,7 +21,7 @@ from codec.evaluation.agreement import PAPER, Agreement, code_vectors
 from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
 from codec.training.step import module_hashes
 from jobs.clips import listed, read_clips
-from jobs.options import COMPLETE, option, parse, usage_error
+from jobs.options import COMPLETE, WRONG, check_file, option, parse, usage_error
 from jobs.shipping import card
 from jobs.shipping.history import read_history
 from jobs.training import checkpoints
@@ -52,6 +52,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, (__doc__ or "").splitlines()[0])
     try:
+        check_file("--json", options.json)
         metrics.require(options.metrics)
         teacher = load(options.teacher, options.device, options.teacher_weights)
         student = load(options.student, options.device, options.student_weights)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"student of theirs; train one with --start {options.card}"
             )
         found, rejects = compare(teacher, student, options)
-    except (ValueError, FileNotFoundError) as error:
+    except WRONG as error:
         return usage_error(PROG, error)
     print(table(found))
     for reason, count in sorted(rejects.items()):

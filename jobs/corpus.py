@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.options import UsageError, option
+from jobs.options import WRONG, UsageError, option
 
 if TYPE_CHECKING:
     from pipeline.index import Index
@@ -34,7 +34,7 @@ def wrong_options() -> Iterator[None]:
     """What the checks before the first unit raise is about what was asked for, not a fault of the program."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except WRONG as error:
         raise UsageError(str(error)) from error
 
 

@@ -9,7 +9,7 @@ import torch
 
 from codec import load
 from codec.base import Codec
-from jobs.options import COMPLETE, INCOMPLETE, from_namespace, option, parser_of, usage_error
+from jobs.options import COMPLETE, INCOMPLETE, WRONG, from_namespace, option, parser_of, usage_error
 from pipeline.listen import decode_rows, file_name, pick_rows, write_wav
 from pipeline.shards import find_shards, maker
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shards = find_shards(parsed.shard)
         codec = load_codec(shards[0], options, device)
         return listen(shards, codec, options, device)
-    except (ValueError, FileNotFoundError, NotImplementedError) as error:
+    except WRONG as error:
         return usage_error(PROG, error)
 
 

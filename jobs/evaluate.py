@@ -19,7 +19,7 @@ from codec.base import Codec
 from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS, CodeUse, Scores, count_codes
 from jobs.clips import Clip, listed, read_clips
-from jobs.options import COMPLETE, as_json, option, parse, usage_error
+from jobs.options import COMPLETE, WRONG, as_json, check_file, option, parse, usage_error
 from jobs.training.validation import pair_of, there_and_back, wav_bytes
 from schemas.audio import Reject
 
@@ -58,6 +58,7 @@ class Measured:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, (__doc__ or "").splitlines()[0])
     try:
+        check_file("--json", options.json)
         metrics.require(options.metrics)
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured, use, rejects = evaluate(codec, options, names)
         if not measured:
             raise ValueError(f"none of the input's clips could be read: {dict(rejects)}")
-    except (ValueError, FileNotFoundError) as error:
+    except WRONG as error:
         return usage_error(PROG, error)
     print(report(measured, use, rejects, options))
     if options.json:

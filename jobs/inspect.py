@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.options import COMPLETE, from_namespace, option, parser_of, usage_error
+from jobs.options import COMPLETE, WRONG, check_file, from_namespace, option, parser_of, usage_error
 from pipeline.reporting.page import to_html
 from pipeline.reporting.report import inspect, to_text
 
@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(argv)
     options = from_namespace(Options, parsed)
     try:
+        check_file("--html", options.html)
         report = inspect(parsed.path)
-    except (ValueError, FileNotFoundError) as error:
+    except WRONG as error:
         return usage_error(PROG, error)
     print(json.dumps(report, indent=1, ensure_ascii=False) if options.json else to_text(report), end="")
     if options.html:

@@ -1,10 +1,12 @@
 """A frozen dataclass becomes command-line flags: each field is one flag, its metadata one line of help."""
 
 import argparse
+import os
 import sys
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -12,7 +14,11 @@ T = TypeVar("T")
 COMPLETE, USAGE, OVER_REJECTS, INCOMPLETE = 0, 2, 3, 4  # the exit codes of every job
 
 
-class UsageError(Exception):
+WRONG = (ValueError, OSError, NotImplementedError)
+"""What the checks before any work raise about what was asked for: a job says it in one line and ends with USAGE."""
+
+
+class UsageError(ValueError):
     """What was asked for cannot be done as asked; ends a job with exit code 2, before any work."""
 
 
@@ -101,6 +107,19 @@ def usage_error(prog: str, error: object) -> int:
     """Say what was wrong with what was asked; returns the exit code of usage errors."""
     print(f"{prog}: error: {error}", file=sys.stderr)
     return USAGE
+
+
+def check_file(flag: str, path: str | None) -> None:
+    """Asked before the work, not after it. Raises: ValueError if no file can be written at `path`, given by `flag`."""
+    if path is None:
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(f"{flag} {path}: there is no folder {folder}; make it, or name a file elsewhere")
+    if Path(path).is_dir():
+        raise ValueError(f"{flag} {path} is a folder; name a file in it")
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ValueError(f"{flag} {path} cannot be written; name a file elsewhere")
 
 
 def as_json(options: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import codec
 from codec.fsq import FSQ
 from codec.neucodec import NeuCodec
 from codec.precision import DEFINITION, computing
-from jobs.options import COMPLETE, option, parse, usage_error
+from jobs.options import COMPLETE, WRONG, check_file, option, parse, usage_error
 from jobs.parity_clips import Clip, load_clips
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(ParityOptions, argv, "neutok parity", __doc__.splitlines()[0])
         if missing := [package for package in options.against if find_spec(package) is None]:
             raise ValueError(f"not installed: {', '.join(missing)}; pip install -r tests/requirements-oracles.txt")
+        check_file("--json", options.json)
         clips = list(itertools.islice(load_clips(options.input, options.max_seconds), options.limit))
         if not clips:
             raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
-    except ValueError as error:
+        ours = codec.load(options.model, weights=options.weights)
+    except WRONG as error:
         return usage_error("neutok parity", error)
-    ours = codec.load(options.model, weights=options.weights)
     assert isinstance(ours, NeuCodec)
     oracles = {package: partial(build_oracle, options, package, ours) for package in options.against}
     agreements = compare(ours, oracles, clips, options.batch_size if options.ragged else None)

@@ -9,18 +9,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jobs.cluster import Stop
-from jobs.corpus import check_lasting
+from jobs.corpus import check_lasting, check_writable, wrong_options
 from jobs.options import COMPLETE, INCOMPLETE, parse, usage_error
+from jobs.training.loop import NotFiniteError
 from jobs.training.options import TrainOptions
-from jobs.training.ranks import join
+from jobs.training.ranks import RanksFailed, join
 
 PROG = "neutok train"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        options = parse(TrainOptions, argv, PROG, __doc__ or "")
-        check_lasting(options.output)
+        with wrong_options():
+            options = parse(TrainOptions, argv, PROG, __doc__ or "")
+            check_lasting(options.output)
+            check_writable(options.output)
         if options.ray_workers:
             from jobs.training.on_ray import train_on_ray
 
@@ -30,16 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMPLETE if train(options, lambda: stop.requested) else INCOMPLETE
     except ValueError as error:
         return usage_error(PROG, error)
+    except (NotFiniteError, RanksFailed) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return INCOMPLETE
 
 
 def train(options: TrainOptions, stopping: Callable[[], bool]) -> bool:
-    """One rank's part of a run, from its options to the exported codec. Returns: whether the last step was reached."""
+    """One rank's part of a run, from its options to the exported codec. Returns: whether the last step was reached.
+
+    Raises: UsageError before the first step for what cannot be trained as asked; NotFiniteError.
+    """
     from codec.training.step import module_hashes
     from jobs.training.setup import export, peak_memory, set_up, shape_of
     from pipeline.crops import crops
 
-    ranks = join(options.device)
-    run, data = set_up(options, ranks)
+    with wrong_options():
+        ranks = join(options.device)
+        run, data = set_up(options, ranks)
     if options.hashes and ranks.rank == 0:
         before = module_hashes(run.generator.parts())
     steps = range(run.position.step, run.recipe.steps)

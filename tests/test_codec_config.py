@@ -9,7 +9,8 @@ import torch
 from codec.config import DISTILL_NEUCODEC, NEUCODEC, BigCodecConfig, CodecConfig, DecoderConfig
 from codec.names import reference_names
 from codec.neucodec import NeuCodec, unset
-from codec.seeded import seed
+from codec.seeded import CAN_BE, seed
+from codec.training.recipes import RECIPES
 from tests.codec_toys import SMALL_DISTILL, SMALL_NEUCODEC
 
 
@@ -80,3 +81,13 @@ def test_a_codec_may_do_without_a_semantic_branch():
 def test_seeded_weights_say_that_they_mean_nothing():
     with pytest.warns(UserWarning, match="mean nothing"):
         seed(NeuCodec(SMALL_NEUCODEC))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_what_cannot_be_seeded_is_refused_by_name(recipe):
+    model = unset(recipe.codec, recipe.name)
+    if recipe.name in CAN_BE:
+        assert reference_names(recipe.codec, dict(model.named_parameters()))
+        return
+    with pytest.raises(ValueError, match=f"no seeded weights for '{recipe.name}'.*seeded can be neucodec, "):
+        seed(model)

@@ -108,6 +108,9 @@ def test_the_job_refuses_what_it_cannot_do(tmp_path, capsys, monkeypatch):
     assert main(["--input", str(tmp_path)]) == 2
     assert main(["--batch-size", "1"]) == 2
     assert main(["--against", "neucodec,dac"]) == 2
+    capsys.readouterr()
+    assert main(["--weights", str(tmp_path / "none"), "--limit", "1"]) == 2
+    assert "no weights at" in capsys.readouterr().err
     monkeypatch.setattr(jobs.parity, "find_spec", lambda package: None)
     assert main([]) == 2
     assert "not installed: neucodec; pip install -r tests/requirements-oracles.txt" in capsys.readouterr().err

@@ -87,6 +87,24 @@ def test_unknown_metrics_and_codecs_are_usage_errors(corpus, capsys):
     assert evaluate.main(["--codec", "none-such", "--input", str(corpus)]) == 2
 
 
+def test_a_codec_without_sound_is_a_usage_error(corpus, capsys):
+    assert evaluate.main(["--codec", "null", "--input", str(corpus), "--metrics", "mel_mse"]) == 2
+    assert "the null codec keeps no sound" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(corpus, tmp_path, capsys, monkeypatch):
+    def measure(*_):
+        raise AssertionError("measured before it was known where to write")
+
+    monkeypatch.setattr(evaluate, "evaluate", measure)
+    monkeypatch.setattr(agreement, "compare", measure)
+    flags = ["--input", str(corpus), "--metrics", "mel_mse", "--json", str(tmp_path / "absent" / "result.json")]
+    assert evaluate.main(["--codec", "tiny", *flags]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert agreement.main(["--teacher", "tiny", "--student", "tiny", *flags]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_agreement_of_a_codec_with_itself_is_whole_and_with_another_is_not(corpus, capsys):
     flags = ["--input", str(corpus), "--teacher", "tiny", "--metrics", "mel_mse"]
     assert agreement.main([*flags, "--student", "tiny"]) == 0

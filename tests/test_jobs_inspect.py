@@ -124,6 +124,15 @@ def test_what_is_no_shard_is_refused_with_a_word(tmp_path, capsys):
         assert name in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_is_told_before_the_rows_are_read(tmp_path, capsys):
+    out = str(output_toys.write_output(tmp_path / "out", {"a": output_toys.records(5)}))
+    assert job.main([out, "--html", str(tmp_path / "absent" / "page.html")]) == 2
+    shown = capsys.readouterr()
+    assert "--html" in shown.err and "there is no folder" in shown.err and not shown.out
+    assert job.main([out, "--html", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
 def test_a_damaged_shard_is_named(tmp_path, capsys):
     shard = output_toys.write_output(tmp_path, {"a": output_toys.records(400)}) / "data" / "a.parquet"
     data = bytearray(shard.read_bytes())

@@ -19,9 +19,10 @@ import codec
 from codec.training.recipes import RECIPES
 from codec.weights import load_codec
 from jobs import train
-from jobs.options import parse
+from jobs.options import INCOMPLETE, parse
 from jobs.training import checkpoints
 from jobs.training.data import by_corpus, mixture, open_validation
+from jobs.training.loop import NotFiniteError
 from jobs.training.options import TrainOptions
 from jobs.training.ranks import join
 from jobs.training.setup import given
@@ -196,6 +197,21 @@ def test_a_submitted_job_must_name_its_output_in_full(tmp_path, capsys, monkeypa
     assert "full path" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_an_output_that_cannot_be_written_is_told_before_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert train.main(["--recipe", "nano", "--input", "x", "--output", str(tmp_path / "file" / "run")]) == 2
+    assert "cannot write to --output" in capsys.readouterr().err
+
+
+def test_losses_that_are_not_finite_end_in_one_line(tmp_path, capsys, monkeypatch):
+    def diverge(*_):
+        raise NotFiniteError("step 3: a loss is not finite")
+
+    monkeypatch.setattr(train, "train", diverge)
+    assert train.main(["--recipe", "nano", "--input", "x", "--output", str(tmp_path)]) == INCOMPLETE
+    assert capsys.readouterr().err == "neutok train: step 3: a loss is not finite\n"
+
+
 def test_a_start_that_is_missing_is_told_before_corpora_are_listed(corpus, tmp_path):
     with pytest.raises(ValueError, match="give it by --start"):
         here(corpus, tmp_path / "run", "--semantic", "seeded", recipe="tiny_distill")
@@ -205,6 +221,8 @@ def test_a_start_that_is_missing_is_told_before_corpora_are_listed(corpus, tmp_p
 def test_a_run_starts_from_a_codec_that_ships_by_its_name(corpus, tmp_path, capsys):
     assert train.main(["--recipe", "nano", "--input", str(corpus), "--output", str(tmp_path), "--start", "null"]) == 2
     assert "--start null has no weights" in capsys.readouterr().err
+    assert train.main(["--recipe", "nano", "--input", str(corpus), "--output", str(tmp_path), "--start", "seeded"]) == 2
+    assert "no seeded weights for 'nano'" in capsys.readouterr().err
     options = TrainOptions(recipe="nano_distill", input=("x",), output=str(tmp_path), start="nano")
     base, _ = given(options.chosen(), options)
     assert base.revision == codec.load("nano").revision

@@ -1,13 +1,17 @@
-"""Training on Ray: two workers give the weights of one process."""
+"""Training on Ray: two workers give the weights of one process, and what they die of is told in a line."""
 
 from pathlib import Path
 
 import torch
+from ray.train import WorkerGroupError
 
 from jobs import train
 from jobs.options import parse
 from jobs.training import checkpoints
+from jobs.training.loop import NotFiniteError
+from jobs.training.on_ray import reason
 from jobs.training.options import TrainOptions
+from jobs.training.ranks import RanksFailed
 from tests.training_toys import voice, wav
 
 ROOT = Path(__file__).parents[1]
@@ -30,3 +34,20 @@ def test_two_ray_workers_give_the_weights_of_one_process(tmp_path, monkeypatch):
     for name in wanted:
         if "optimizer" not in name:
             assert torch.allclose(wanted[name], found[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_a_cluster_that_does_not_answer_is_told_with_its_own_flag(tmp_path, capsys):
+    flags = ["--input", "x", "--output", str(tmp_path), "--ray-workers", "1", "--ray-address", "127.0.0.1:1"]
+    assert train.main([*FLAGS, *flags]) == 2
+    assert (
+        "no Ray cluster answers at 127.0.0.1:1" in (said := capsys.readouterr().err) and "correct --ray-address" in said
+    )
+
+
+def test_what_ranks_die_of_is_the_refusal_of_one_of_them():
+    lost, refused = RuntimeError("connection closed by peer\nand where"), ValueError("--input matches nothing")
+    assert reason(WorkerGroupError("long", {0: lost, 1: refused})) is refused
+    diverged = NotFiniteError("a loss is not finite")
+    assert reason(WorkerGroupError("long", {0: lost, 1: diverged})) is diverged
+    told = reason(WorkerGroupError("long", {0: lost}))
+    assert isinstance(told, RanksFailed) and str(told).startswith("ranks died, the last of: connection closed by peer;")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cluster import connect
-from jobs.corpus import absolute
+from jobs.corpus import absolute, wrong_options
+from jobs.training.loop import NotFiniteError
 from jobs.training.options import TrainOptions
-from jobs.training.ranks import PATIENCE
+from jobs.training.ranks import PATIENCE, RanksFailed
 from pipeline import storage
 
 
@@ -19,13 +20,15 @@ def train_on_ray(options: TrainOptions) -> bool:
 
     A rank that dies takes its group with it; the group is started again from the latest checkpoint, three times.
     A relative path is relative to this process's folder.
-    Raises: ValueError if the cluster cannot hold the ranks, or they all refuse the options.
+    Raises: ValueError if nobody answers at the address, the cluster cannot hold the ranks, or they refuse the options;
+        NotFiniteError, or RanksFailed for whatever else they died of.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    connect(options.ray_address)
+    with wrong_options():
+        connect(options.ray_address, "--ray-address")
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     resources = ray.cluster_resources()
     gpus = options.device != "cpu" and resources.get("GPU", 0) > 0
@@ -44,7 +47,10 @@ def train_on_ray(options: TrainOptions) -> bool:
         scaling_config=ScalingConfig(num_workers=options.ray_workers, use_gpu=gpus),
         run_config=RunConfig(failure_config=FailureConfig(max_failures=3), **_notes(options.output)),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise reason(error) from error
     return reached(options)
 
 
@@ -57,6 +63,20 @@ def _rank(told: dict[str, Any]) -> None:
         os.chdir(told["folder"])
     stop = Stop()
     train(TrainOptions(**told["options"]), lambda: stop.requested)
+
+
+def reason(error: Exception) -> Exception:
+    """What the ranks died of, of all that Ray Train tells of it.
+
+    One rank refuses or diverges, and the others, waiting for it, die of its death: what says most goes first.
+    """
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for kind in (ValueError, NotFiniteError):
+        for failure in failures:
+            if isinstance(failure, kind):
+                return failure
+    last = storage.first_line(failures[0] if failures else error)
+    return RanksFailed(f"ranks died, the last of: {last}; run it again to go on from the latest checkpoint")
 
 
 def reached(options: TrainOptions) -> bool:

@@ -12,6 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 PATIENCE = timedelta(hours=24)  # of ranks that wait for one that lists large corpora; torch's own is 10 or 30 minutes
 
 
+class RanksFailed(RuntimeError):
+    """A rank died of what is not known to be the options' fault, as often as a run bears it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """Which one of how many this process is, and the device it computes on."""
