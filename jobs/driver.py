@@ -19,6 +19,7 @@ from jobs.cluster import Slot, Stop, slots
 from jobs.feeding import Feeding
 from jobs.reporter import Reporter
 from jobs.worker import Ready, Task, Tokenizer
+from pipeline.storage import first_line
 from schemas.manifest import ShardInfo, WorkUnit
 from schemas.spec import CodecSpec
 
@@ -313,4 +314,4 @@ def cause(error: RayError) -> str:
         return "Ray ended it because its machine ran low on memory"
     if isinstance(error, RayActorError):
         return "its process died"
-    return str(error).strip().splitlines()[0]
+    return first_line(error)

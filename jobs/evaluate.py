@@ -18,6 +18,7 @@ from codec import load
 from codec.base import Codec
 from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS, CodeUse, Scores, count_codes
+from codec.precision import PRECISIONS
 from jobs.clips import Clip, listed, read_clips
 from jobs.options import COMPLETE, WRONG, as_json, check_file, option, parse, usage_error
 from jobs.training.validation import pair_of, there_and_back, wav_bytes
@@ -34,9 +35,9 @@ class Options:
     corpus: str = option("how the input is laid out", "folder")
     list: str | None = option("a file that names the clips to measure, one a line; default: all", None)
     limit: int | None = option("measure at most so many clips", None)
-    metrics: tuple[str, ...] = option(f"which of {', '.join(METRICS)}; default: all", tuple(METRICS), separator=",")
+    metrics: tuple[str, ...] = option("only some of the measures", tuple(METRICS), separator=",")
     device: str = option("cpu or cuda", "cpu")
-    precision: str = option("float32, tf32 or bfloat16", "float32")
+    precision: str = option(f"of the codec's arithmetic: {', '.join(PRECISIONS)}; compiled is for GPUs", "float32")
     threads: int | None = option("CPU threads; 1 for a figure per core", None)
     clips: bool = option("also print every clip", True)
     json: str | None = option("write everything to this file as well", None)

@@ -11,7 +11,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
-COMPLETE, USAGE, OVER_REJECTS, INCOMPLETE = 0, 2, 3, 4  # the exit codes of every job
+COMPLETE, USAGE, OVER_REJECTS, INCOMPLETE = 0, 2, 3, 4
+"""The exit codes of every job; those that compare end with 1, as Python does of an error, where they find a difference
+that must not be."""
 
 
 WRONG = (ValueError, OSError, NotImplementedError)
@@ -63,8 +65,8 @@ def argument(each: Field, hint: Any) -> dict[str, Any]:
     required = each.default is MISSING and each.default_factory is MISSING
     default = None if required else each.default if each.default is not MISSING else each.default_factory()
     help_text = each.metadata.get("help", "").replace("%", "%%")
-    if not (required or isinstance(default, bool) or default in (None, ())):
-        help_text += f" (default: {default})"
+    if not required:
+        help_text += shown(default, each.metadata.get("separator"))
     known: dict[str, Any] = {"help": help_text, "required": required, "default": default}
     kind = bare(hint)
     if kind is bool:
@@ -77,6 +79,16 @@ def argument(each: Field, hint: Any) -> dict[str, Any]:
     if get_origin(kind) is Literal:
         return {**known, "choices": get_args(kind), "type": type(get_args(kind)[0])}
     return {**known, "type": scalar(kind)}
+
+
+def shown(default: Any, separator: str | None) -> str:
+    """A default as the help tells it, the way it would be given; nothing of one that asks for nothing."""
+    if default is None or default is False or default == ():
+        return ""
+    if default is True:
+        return " (default: yes)"
+    told = (separator or " ").join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f" (default: {told})".replace("%", "%%")
 
 
 class Extend(argparse.Action):

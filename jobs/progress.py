@@ -56,7 +56,6 @@ class Snapshot:
 class Actor:
     """What one actor has done: `live` is its own count of encoded seconds, `committed` that of its finished units."""
 
-    since: float
     live: float = 0.0
     committed: float = 0.0
     history: deque[tuple[float, float]] = field(default_factory=deque)
@@ -101,7 +100,7 @@ class Progress:
         now = self.clock()
         if not self.actors and not self.encoded:
             self.history = deque([(now, 0.0)])  # nobody could encode before: loading a codec is not slowness
-        self.actors[actor] = Actor(now, history=deque([(now, 0.0)]))
+        self.actors[actor] = Actor(history=deque([(now, 0.0)]))
 
     def leave(self, actor: str) -> None:
         """The actor is gone, and with it what it had not finished."""

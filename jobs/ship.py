@@ -55,7 +55,7 @@ class Options:
     attributions: tuple[str, ...] = option("Markdown tables headed Source, Attribution, …: whom to thank", ())
     commands: str | None = option("a file with the commands of attempts that the run's log does not tell", None)
     list: str | None = option(f"a file that names the clips to measure; default: {LISTED} at --to, or all", None)
-    metrics: tuple[str, ...] = option(f"which of {', '.join(METRICS)}; default: all", tuple(METRICS), separator=",")
+    metrics: tuple[str, ...] = option("only some of the measures", tuple(METRICS), separator=",")
     samples: tuple[str, ...] = option("clips to listen to", SAMPLES, separator=",")
     samples_from: str = option("their folder, with licences and attributions", SAMPLE_FOLDER)
     sample_seconds: float = option("how much of each", 3.0)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 import jobs.driver
 import jobs.feeding
 from jobs.benches.cluster import private_ray
 from jobs.cluster import Stop
-from jobs.driver import CannotStart, Driver, Hopeless
+from jobs.driver import CannotStart, Driver, Hopeless, cause
 from jobs.progress import Progress
 from jobs.reporter import Gauges
 from jobs.worker import Ready, Task
@@ -149,6 +150,10 @@ def test_archives_are_fed_in_order_and_walked_again_for_what_was_lost():
 def test_a_codec_that_cannot_be_loaded_ends_the_job_with_its_own_words():
     with pytest.raises(CannotStart, match=r"^these weights do not fit$"):
         drive(["a"], codec="broken")
+
+
+def test_an_error_without_a_word_still_has_a_cause():
+    assert cause(RayError("")) == "RayError" and cause(RayError("lost\nat sea")) == "lost"
 
 
 def test_a_codec_is_checked_even_with_nothing_to_do():

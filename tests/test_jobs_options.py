@@ -20,6 +20,9 @@ class Toy:
     language: tuple[str, ...] = option("which", (), separator=",")
     kind: Literal["a", "b"] = option("one of two", "a")
     dry_run: bool = option("do nothing", False)
+    aloud: bool = option("say it", True)
+    colours: tuple[str, ...] = option("of what", ("red", "blue"), separator=",")
+    pages: tuple[int, ...] = option("and where", (3, 5))
 
 
 def toy(*argv):
@@ -66,8 +69,10 @@ def test_options_become_the_flags_they_are_made_of():
 def test_help_names_every_field_with_its_line_and_default(capsys):
     with pytest.raises(SystemExit):
         toy("--help")
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "--dry-run" in shown and "100% free" in shown and "(default: 0.5)" in shown
+    assert "say it (default: yes)" in shown and "do nothing (default" not in shown
+    assert "of what (default: red,blue)" in shown and "and where (default: 3 5)" in shown
 
 
 def test_an_unknown_command_lists_the_known(capsys):
