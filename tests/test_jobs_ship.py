@@ -18,6 +18,7 @@ from jobs.options import parse
 from jobs.shipping import card, history, sources
 from jobs.training import checkpoints
 from jobs.training.export import checkpoint_of, codec_at
+from jobs.training.log import TrainingLog
 from jobs.training.options import TrainOptions
 from tests.training_toys import TINY, TINY_CODEC, voice, wav
 
@@ -268,6 +269,18 @@ def test_an_attempt_that_repeats_steps_counts_instead_of_the_one_it_repeats(tmp_
     found = history.read_history(str(tmp_path), 20)
     assert found.points("train", "mel") == [(5, 3.0), (10, 2.0), (15, 1.5), (20, 1.0)]
     assert [attempt.command for attempt in found.attempts] == [None]
+
+
+def test_an_attempt_of_which_nothing_is_left_is_no_part_of_the_history(tmp_path):
+    for number in range(11):
+        log = TrainingLog(str(tmp_path), 0)  # each from step 0: the ones before saved nothing
+        log.write(0, "began", {"command": f"attempt {number}"})
+        log.write(5, "train", {"mel": 1.0 + number})
+        log.close()
+    assert len(list((tmp_path / "log").glob("train-*.jsonl"))) == 11
+    found = history.read_history(str(tmp_path), 5)
+    assert [attempt.command for attempt in found.attempts] == ["attempt 10"]
+    assert found.points("train", "mel") == [(5, 11.0)]
 
 
 def test_tables_of_thanks_are_read_by_their_heads(tmp_path):

@@ -52,16 +52,20 @@ def read_history(run: str, last_step: int) -> History:
     """The log of a run up to a step.
 
     An attempt that went on from an earlier step than its forerunner had reached repeats what that one did: its records
-    count, the forerunner's beyond that step do not. Raises: ValueError for a run without a log.
+    count, the forerunner's beyond that step do not; nor does a forerunner of which nothing is left.
+    Raises: ValueError for a run without a log.
     """
-    files = sorted(path for path in finding.list_files(storage.join(run, "log")) if path.endswith(".jsonl"))
-    begins = [int(Path(path).stem.removeprefix("train-")) for path in files]
+    paths = finding.list_files(storage.join(run, "log"))
+    files = sorted((path for path in paths if path.endswith(".jsonl")), key=finding.natural)  # the tenth comes last
+    begins = [int(Path(path).stem.removeprefix("train-").partition("_")[0]) for path in files]
     kept = [(path, begin) for path, begin in zip(files, begins, strict=True) if begin < last_step]
     if not kept:
         raise ValueError(f"{run} has no log of how it was trained; wanted {run}/log/train-*.jsonl")
     attempts, records = [], []
     for number, (path, begin) in enumerate(kept):
         end = kept[number + 1][1] if number + 1 < len(kept) else last_step
+        if end == begin:
+            continue
         said = _lines(path)
         told = next((each for each in said if each["kind"] == "began"), {})
         attempt = Attempt(begin, told.get("command"), _machine(told))

@@ -1,9 +1,10 @@
 """What a run says while it trains: on the screen, as JSONL beside the checkpoints, to TensorBoard where installed.
 
-One file per attempt, named for the step it began with. Lines of steps that were lost to a crash are written again by
-the attempt that repeats them, to the same values.
+One file per attempt, named for the step it began with; a second from the same step is `_2`, and so on. Lines of steps
+that were lost to a crash are written again by the attempt that repeats them, to the same values.
 """
 
+import itertools
 import json
 import shlex
 import time
@@ -24,7 +25,7 @@ class TrainingLog:
     """Only rank 0 has one."""
 
     def __init__(self, output: str, first_step: int) -> None:
-        self.path = storage.join(output, "log", f"train-{first_step:08d}.jsonl")
+        self.path = _free(output, first_step)
         self.lines: list[str] = []
         self.file = None
         if storage.is_local(output):
@@ -65,6 +66,16 @@ class TrainingLog:
             self.file.close()
         if self.board:
             self.board.close()
+
+
+def _free(output: str, first_step: int) -> str:
+    """The first name that no earlier attempt has taken."""
+    for number in itertools.count(1):
+        again = f"_{number}" if number > 1 else ""
+        path = storage.join(output, "log", f"train-{first_step:08d}{again}.jsonl")
+        if not storage.exists(path):
+            return path
+    raise AssertionError("there is always another number")
 
 
 def beginning(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
