@@ -6,9 +6,10 @@ import os
 import numpy as np
 import torch
 
+from jobs.training.setup import shape_of
 from pipeline.crops import Shape, crops
 from pipeline.order import Order
-from tests.training_toys import TINY, MemoryClips, shape_of, voice
+from tests.training_toys import TINY, MemoryClips, voice
 
 
 def batches(world, steps, workers=0, clips=None, batch_size=4):

@@ -8,9 +8,8 @@ import soundfile
 
 from codec.config import CodecConfig, DecoderConfig, HubertConfig, L3ACConfig, SpectralConfig, W2VBertConfig
 from codec.training.discriminators import DiscriminatorConfig
-from codec.training.recipes import NANO, Recipe, Weights
+from codec.training.recipes import NANO, Weights
 from codec.training.schedules import Schedule
-from pipeline.crops import Shape
 from pipeline.shuffle import Rows
 from schemas.audio import AudioFile, Reject, Utterance
 
@@ -72,11 +71,6 @@ class MemoryClips:
         if row in self.broken:
             return Reject(utterance, "unreadable", "broken on purpose")
         return AudioFile(utterance, self.data[row])
-
-
-def shape_of(recipe: Recipe) -> Shape:
-    codec = recipe.codec
-    return Shape(recipe.crop_samples, codec.hop_length, codec.input_rate, codec.output_rate)
 
 
 TINY_W2V = W2VBertConfig(width=32, layers=1, heads=2, ffn_width=64, kernel=5, left=8, right=4)
