@@ -20,13 +20,12 @@ from codec.evaluation import metrics
 from codec.evaluation.agreement import PAPER, Agreement, code_vectors
 from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
 from codec.training.step import module_hashes
-from jobs.clips import listed, read_clips
+from jobs.clips import listed, read_clips, usable
 from jobs.options import COMPLETE, WRONG, check_file, option, parse, usage_error
 from jobs.shipping import card
 from jobs.shipping.history import read_history
 from jobs.training import checkpoints
 from jobs.training.validation import pair_of, there_and_back
-from schemas.audio import Reject
 
 PROG = "neutok agreement"
 
@@ -111,23 +110,16 @@ def compare(teacher: Codec, student: Codec, options: Options) -> tuple[dict[str,
     names = listed(options.list) if options.list else None
     measures = options.metrics or metrics.available()
     rejects: Counter[str] = Counter()
-    clips = 0
     scores: tuple[list[Scores], list[Scores]] = ([], [])
-    for clip in read_clips(options.corpus, options.input, a.input_rate, names, options.limit):
-        if isinstance(clip, Reject):
-            rejects[clip.reason] += 1
-            continue
-        if len(clip.waveform) < a.hop_length:
-            rejects["too_short"] += 1
-            continue
+    clips = read_clips(options.corpus, options.input, a.input_rate, names, options.limit)
+    for clip in usable(clips, a.hop_length, rejects):
         heard = [there_and_back(codec, clip.waveform, options.device) for codec in (teacher, student)]
         agreement.add(*(each.codes[0] for each in heard), num_frames=len(clip.waveform) // a.hop_length)
-        clips += 1
         for codec, each, kept in zip((teacher, student), heard, scores, strict=True):
             kept.append(metrics.measure(pair_of(codec, clip.waveform, each), measures))
     means = {name: [metrics.mean(kept, name).mean for kept in scores] for name in measures}
     codecs = {"teacher": a.to_json(), "student": b.to_json()}
-    return {**agreement.report(), **codecs, "clips": clips, "reconstruction": means}, rejects
+    return {**agreement.report(), **codecs, "clips": len(scores[0]), "reconstruction": means}, rejects
 
 
 def table(found: dict[str, Any]) -> str:

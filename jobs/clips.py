@@ -1,15 +1,15 @@
 """Clips of any corpus, decoded one by one: what is measured and listened to."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.audio import decode_clip, resample
 from pipeline.clips import IndexedClips
-from pipeline.decoding.load import Refused, load_native
-from pipeline.decoding.resample import resample
 from pipeline.index import Selection, build_index
 from schemas.audio import Reject, Utterance
 
@@ -58,12 +58,21 @@ def listed(path: str | Path) -> list[str]:
     return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
 
 
+def usable(clips: Iterable[Clip | Reject], shortest: int, rejects: Counter[str]) -> Iterator[Clip]:
+    """Those with sound of at least `shortest` samples; the others are counted in `rejects`, by reason."""
+    for clip in clips:
+        if isinstance(clip, Reject):
+            rejects[clip.reason] += 1
+        elif len(clip.waveform) < shortest:
+            rejects["too_short"] += 1
+        else:
+            yield clip
+
+
 def decoded(clips: IndexedClips, row: int, sample_rate: int) -> Clip | Reject:
+    """One row's clip at `sample_rate`, or why there is none."""
     file = clips.read(row)
-    if isinstance(file, Reject):
-        return file
-    try:
-        waveform, rate = load_native(file.data, LONGEST_SECONDS)
-    except Refused as refused:
-        return Reject(file.utterance, refused.reason, refused.message)
-    return Clip(file.utterance, resample(waveform, rate, sample_rate))
+    sound = file if isinstance(file, Reject) else decode_clip(file, LONGEST_SECONDS)
+    if isinstance(sound, Reject):
+        return sound
+    return Clip(sound.utterance, resample(sound.waveform, sound.sample_rate, sample_rate))

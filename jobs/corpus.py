@@ -97,9 +97,10 @@ def build(source: Source, folder: str) -> "Index":
 
 def plan(index: "Index", source: Source) -> str:
     """What there is to do, for the screen."""
-    from jobs.progress import by_reason, hours
+    from jobs.progress import by_reason
+    from pipeline.reporting.amounts import lasting
 
-    known = hours(index.seconds) if index.seconds is not None else "hours unknown before decoding"
+    known = lasting(index.seconds / 3600) if index.seconds is not None else "hours unknown before decoding"
     size = f"{index.num_bytes / 2**20:,.1f} MiB"
     filters = " and ".join(f"--{name}" for name in ("split", "language") if getattr(source, name))
     left_out = f"left out by {filters}: {index.num_left_out:,} clips of these sources"

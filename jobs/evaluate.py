@@ -19,10 +19,10 @@ from codec.base import Codec
 from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS, CodeUse, Scores, count_codes
 from codec.precision import PRECISIONS
-from jobs.clips import Clip, listed, read_clips
+from jobs.clips import Clip, listed, read_clips, usable
 from jobs.options import COMPLETE, WRONG, as_json, check_file, option, parse, usage_error
-from jobs.training.validation import pair_of, there_and_back, wav_bytes
-from schemas.audio import Reject
+from jobs.training.validation import pair_of, there_and_back
+from pipeline.listen import wav_bytes
 
 PROG = "neutok evaluate"
 
@@ -86,13 +86,8 @@ def evaluate(
     counts = np.zeros(codec.spec.codebook_size, np.int64)
     rate = codec.spec.input_rate
     warm = False
-    for clip in read_clips(options.corpus, options.input, rate, names, options.limit):
-        if isinstance(clip, Reject):
-            rejects[clip.reason] += 1
-            continue
-        if len(clip.waveform) < codec.spec.hop_length:
-            rejects["too_short"] += 1
-            continue
+    clips = read_clips(options.corpus, options.input, rate, names, options.limit)
+    for clip in usable(clips, codec.spec.hop_length, rejects):
         if not warm:  # the first call pays for what all others find ready
             there_and_back(codec, clip.waveform, options.device)
             warm = True

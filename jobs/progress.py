@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from pipeline.reporting.amounts import lasting
 from schemas.manifest import ShardInfo, WorkUnit
 
 WINDOW_SECONDS = 300.0  # the speed shown is that of the last five minutes
@@ -36,9 +37,9 @@ class Snapshot:
 
     def line(self) -> str:
         """All of it on one line."""
-        left = "? left" if self.seconds_left is None else f"{hours(self.seconds_left)} left"
+        left = "? left" if self.seconds_left is None else f"{lasting(self.seconds_left / 3600)} left"
         parts = [
-            f"{hours(self.seconds_done)} done, {left}",
+            f"{lasting(self.seconds_done / 3600)} done, {left}",
             f"units {self.units_done}/{self.units}",
             f"{self.speed:,.1f}x real time",
             f"ETA {duration(self.eta_seconds)}",
@@ -161,13 +162,6 @@ def slope(history: deque[tuple[float, float]], now: float, seconds: float) -> fl
         history.popleft()
     (then, before) = history[0]
     return max(0.0, seconds - before) / (now - then) if now > then else 0.0
-
-
-def hours(seconds: float) -> str:
-    """As hours, or what is left of them in a small run."""
-    if seconds >= 3600:
-        return f"{seconds / 3600:,.2f} h"
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def duration(seconds: float | None) -> str:

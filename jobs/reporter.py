@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 import fsspec
 
-from jobs.progress import Progress, Snapshot, by_reason, hours
+from jobs.progress import Progress, Snapshot, by_reason
 from pipeline import storage
+from pipeline.reporting.amounts import lasting, megabytes
 from schemas.manifest import ShardManifest
 
 LINE_SECONDS = 15.0
@@ -150,8 +151,8 @@ def summary(manifest: ShardManifest, output: str) -> str:
             rejects[reason] = rejects.get(reason, 0) + count
     return "\n".join(
         (
-            f"{rows:,} rows of {clips:,} clips, {hours(sum(s.seconds for s in shards))}, {frames:,} frames, "
-            f"{size(num_bytes)} in {len(shards):,} shards",
+            f"{rows:,} rows of {clips:,} clips, {lasting(sum(s.seconds for s in shards) / 3600)}, {frames:,} frames, "
+            f"{megabytes(num_bytes)} in {len(shards):,} shards",
             f"rejects: {by_reason(rejects)}, {reject_share(manifest):.2%} of the clips"
             + ("; each in rejects/" if rejects else ""),
             f"tokens in {output}/data, all shards listed in {output}/manifest.json",
@@ -163,7 +164,3 @@ def reject_share(manifest: ShardManifest) -> float:
     """Rejected clips per clip that went in."""
     clips = sum(shard.num_clips for shard in manifest.shards)
     return sum(sum(shard.skipped.values()) for shard in manifest.shards) / clips if clips else 0.0
-
-
-def size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.1f} kB"

@@ -1,6 +1,7 @@
 """Token rows back to sound: batches through a codec's decoder, and WAV files with names that cannot surprise."""
 
 import hashlib
+import io
 import re
 import wave
 from collections.abc import Container, Iterable, Iterator
@@ -67,13 +68,18 @@ def _decode_batch(rows: list[CodeRow], codec: Codec, device: str) -> Iterator[tu
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> int:
-    """Write float32 [T] as 16-bit PCM, cut off at full scale; returns how many samples that changed."""
-    clipped = int((np.abs(waveform) > 1).sum())
-    samples = np.rint(np.clip(np.nan_to_num(waveform), -1, 1) * 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
+    """Write float32 [T] as `wav_bytes`; returns how many samples were beyond full scale."""
+    path.write_bytes(wav_bytes(waveform, sample_rate))
+    return int((np.abs(waveform) > 1).sum())
+
+
+def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """float32 [T] as a 16-bit WAV file, cut off at full scale; what is no number becomes silence."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, sample_rate, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
-    return clipped
+        file.writeframes(np.rint(np.clip(np.nan_to_num(waveform), -1, 1) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
 
 
 def file_name(key: str, taken: Container[str]) -> str:

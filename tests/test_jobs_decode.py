@@ -7,7 +7,7 @@ import pytest
 
 import codec
 from jobs import decode as job
-from pipeline.listen import file_name, write_wav
+from pipeline.listen import file_name, wav_bytes, write_wav
 from tests import output_toys
 
 
@@ -76,3 +76,8 @@ def test_loud_samples_are_cut_off_and_counted(tmp_path):
     clipped = write_wav(tmp_path / "x.wav", np.array([0, 0.5, 1.0, -1.0, 1.5, -7.0], np.float32), 24000)
     assert clipped == 2
     assert heard(tmp_path / "x.wav").tolist() == [0, 16384, 32767, -32767, 32767, -32767]
+
+
+def test_what_is_no_number_is_written_as_silence_without_a_warning(tmp_path, recwarn):
+    (tmp_path / "x.wav").write_bytes(wav_bytes(np.array([0.5, np.nan, np.inf], np.float32), 24000))
+    assert heard(tmp_path / "x.wav").tolist() == [16384, 0, 32767] and not recwarn

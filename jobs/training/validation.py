@@ -1,8 +1,6 @@
 """Listening to a codec in training: fixed clips there and back, measured, and kept as sound and as mel pictures."""
 
-import io
 import time
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +14,7 @@ from jobs.clips import Clip
 from jobs.training.pictures import mel_picture
 from pipeline import storage
 from pipeline.decoding.resample import resample
+from pipeline.listen import wav_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +92,3 @@ def keep(folder: str, clips: Sequence[Clip], result: Result, codec: Codec, most:
         }
         for name, data in files.items():
             storage.write_atomic(storage.join(folder, name), lambda file, data=data: file.write(data))
-
-
-def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """float32 [T] as a 16-bit WAV file, cut off at full scale."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, sample_rate, 0, "NONE", ""))
-        file.writeframes(np.rint(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
-    return buffer.getvalue()

@@ -22,7 +22,7 @@ from pipeline.publishing.card_header import (
 from pipeline.publishing.licenses import find_license
 from pipeline.publishing.merge import PublishedFile
 from pipeline.publishing.publication import Group
-from pipeline.reporting.report import lasting
+from pipeline.reporting.amounts import lasting, megabytes
 from schemas.tokens import TOKEN_SCHEMA
 
 COLUMNS = {
@@ -87,10 +87,6 @@ def configs_table(facts: CardFacts) -> str:
             "`__key__`, `text`, `codes`: what NeuTTS fine-tuning reads as it stands.\n"
         )
     return text
-
-
-def megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:,.1f} kB"
 
 
 def how_to_load(facts: CardFacts) -> str:

@@ -4,7 +4,8 @@ import json
 from html import escape
 from typing import Any
 
-from pipeline.reporting.report import draw, lasting
+from pipeline.reporting.amounts import lasting
+from pipeline.reporting.report import draw
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">

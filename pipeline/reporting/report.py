@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline import finding, storage
 from pipeline.reporting import plots
+from pipeline.reporting.amounts import lasting
 from pipeline.reporting.statistics import Statistics
 from pipeline.shards import ENDINGS, find_shards, maker, provenance, read_shard
 
@@ -91,14 +92,6 @@ def facts(report: dict[str, Any]) -> dict[str, str]:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects["by_reason"].items())
     found["rejects"] = f"{rejects['clips']:,}" + (f" ({reasons})" if reasons else "")
     return found
-
-
-def lasting(hours: float) -> str:
-    """Hours as people say them: 12.3 s, 4.5 min, 1,234.50 h."""
-    for unit, size in (("s", 1 / 3600), ("min", 1 / 60)):
-        if hours < 60 * size:
-            return f"{hours / size:.1f} {unit}"
-    return f"{hours:,.2f} h"
 
 
 def draw(report: dict[str, Any]) -> dict[str, str]:
