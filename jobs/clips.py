@@ -10,10 +10,10 @@ import numpy as np
 
 from pipeline.audio import decode_clip, resample
 from pipeline.clips import IndexedClips
+from pipeline.decoding.load import LONGEST_CLIP_SECONDS
 from pipeline.index import Selection, build_index
 from schemas.audio import Reject, Utterance
 
-LONGEST_SECONDS = 60.0
 UNIT_BYTES = 128 << 20  # of work units, which nobody looks at here
 
 
@@ -72,7 +72,7 @@ def usable(clips: Iterable[Clip | Reject], shortest: int, rejects: Counter[str])
 def decoded(clips: IndexedClips, row: int, sample_rate: int) -> Clip | Reject:
     """One row's clip at `sample_rate`, or why there is none."""
     file = clips.read(row)
-    sound = file if isinstance(file, Reject) else decode_clip(file, LONGEST_SECONDS)
+    sound = file if isinstance(file, Reject) else decode_clip(file, LONGEST_CLIP_SECONDS)
     if isinstance(sound, Reject):
         return sound
     return Clip(sound.utterance, resample(sound.waveform, sound.sample_rate, sample_rate))

@@ -7,7 +7,6 @@ Exit codes: 0 complete, 2 wrong options, 3 complete with too many rejects, 4 inc
 import contextlib
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.corpus import Source, absolute, build, check_source, index_folder, plan, wrong_options
+from jobs.corpus import Source, absolute, build, check_lasting, check_source, index_folder, plan, wrong_options
 from jobs.options import COMPLETE, INCOMPLETE, OVER_REJECTS, UsageError, as_json, option, parse, usage_error
 
 if TYPE_CHECKING:
@@ -60,7 +59,9 @@ class Options(Source):
     stall_minutes: float = option("an actor that does nothing for so long is ended, and its units go back", 60.0)
     max_reject_share: float = option("exit with 3 if a larger share of the clips is rejected", 0.1)
     address: str | None = option(
-        "of a Ray cluster; `local` for one of its own (default: RAY_ADDRESS, else local)", None
+        "of a Ray cluster; `local` for one of its own (default: RAY_ADDRESS, else the one that `ray start` began on "
+        "this machine, else one of its own)",
+        None,
     )
 
 
@@ -103,10 +104,7 @@ def check(options: Options) -> None:
     path = Path(options.weights or ".").expanduser()
     if options.weights and options.weights.startswith((".", "/", "~")) and not path.exists():
         raise ValueError(f"no weights at {options.weights!r}; give a file, a folder, a Hub id or `seeded`")
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and absolute(options.output) != options.output:
-        raise ValueError(
-            f"a submitted job runs in a folder of its own: give --output as a full path, not {options.output}"
-        )
+    check_lasting(options.output)
     settings(options)
     if not options.dry_run:
         check_identity(options)
