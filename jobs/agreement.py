@@ -21,7 +21,7 @@ from codec.evaluation.agreement import PAPER, Agreement, code_vectors
 from codec.evaluation.metrics import METRICS, PAPER_RECONSTRUCTION, Scores
 from codec.training.step import module_hashes
 from jobs.clips import listed, read_clips, usable
-from jobs.options import COMPLETE, WRONG, check_file, option, parse, usage_error
+from jobs.options import COMPLETE, WRONG, option, parse, usage_error
 from jobs.shipping import card
 from jobs.shipping.history import read_history
 from jobs.training import checkpoints
@@ -44,14 +44,13 @@ class Options:
         f"how well both keep speech, by which of {', '.join(METRICS)}; default: what is installed", (), separator=","
     )
     device: str = option("cpu or cuda", "cpu")
-    json: str | None = option("write the figures and the confusion to this file", None)
+    json: str | None = option("write the figures and the confusion to this file", None, written=True)
     card: str | None = option("put the table into the card in this folder, where the teacher was shipped to", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, (__doc__ or "").splitlines()[0])
     try:
-        check_file("--json", options.json)
         metrics.require(options.metrics)
         teacher = load(options.teacher, options.device, options.teacher_weights)
         student = load(options.student, options.device, options.student_weights)

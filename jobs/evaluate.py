@@ -20,7 +20,7 @@ from codec.evaluation import metrics
 from codec.evaluation.metrics import METRICS, CodeUse, Scores, count_codes
 from codec.precision import PRECISIONS
 from jobs.clips import Clip, listed, read_clips, usable
-from jobs.options import COMPLETE, WRONG, as_json, check_file, option, parse, usage_error
+from jobs.options import COMPLETE, WRONG, as_json, option, parse, usage_error
 from jobs.training.validation import pair_of, there_and_back
 from pipeline.listen import wav_bytes
 
@@ -40,7 +40,7 @@ class Options:
     precision: str = option(f"of the codec's arithmetic: {', '.join(PRECISIONS)}; compiled is for GPUs", "float32")
     threads: int | None = option("CPU threads; 1 for a figure per core", None)
     clips: bool = option("also print every clip", True)
-    json: str | None = option("write everything to this file as well", None)
+    json: str | None = option("write everything to this file as well", None, written=True)
     listen: str | None = option("keep what was decoded in this folder, as WAV files", None)
 
 
@@ -59,7 +59,6 @@ class Measured:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, (__doc__ or "").splitlines()[0])
     try:
-        check_file("--json", options.json)
         metrics.require(options.metrics)
         if options.threads:
             torch.set_num_threads(options.threads)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.options import COMPLETE, WRONG, check_file, from_namespace, option, parser_of, usage_error
+from jobs.options import COMPLETE, WRONG, from_namespace, option, parser_of, usage_error
 from pipeline.reporting.page import to_html
 from pipeline.reporting.report import inspect, to_text
 
@@ -16,7 +16,7 @@ PROG = "neutok inspect"
 @dataclass(frozen=True)
 class Options:
     json: bool = option("print the report as JSON", False)
-    html: str | None = option("write the report as one page with plots, for any browser", None)
+    html: str | None = option("write the report as one page with plots, for any browser", None, written=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(argv)
     options = from_namespace(Options, parsed)
     try:
-        check_file("--html", options.html)
         report = inspect(parsed.path)
     except WRONG as error:
         return usage_error(PROG, error)

@@ -24,13 +24,20 @@ class UsageError(ValueError):
     """What was asked for cannot be done as asked; ends a job with exit code 2, before any work."""
 
 
-def option(help: str, default: Any = MISSING, *, separator: str | None = None, metavar: str | None = None) -> Any:
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    separator: str | None = None,
+    metavar: str | None = None,
+    written: bool = False,
+) -> Any:
     """A field of an options dataclass. Without a default the flag is required.
 
     `separator` splits each value of a tuple field, as in `--language de,fr`; a tuple flag may also be given twice or
-    take several values.
+    take several values. `written` is a file that is written when the work is done, and must be fit for it before.
     """
-    metadata = {"help": help, "separator": separator, "metavar": metavar}
+    metadata = {"help": help, "separator": separator, "metavar": metavar, "written": written}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
@@ -78,7 +85,7 @@ def argument(each: Field, hint: Any) -> dict[str, Any]:
         return {**known, "nargs": "+", "action": Extend, "type": scalar(get_args(kind)[0])}
     if get_origin(kind) is Literal:
         return {**known, "choices": get_args(kind), "type": type(get_args(kind)[0])}
-    return {**known, "type": scalar(kind)}
+    return {**known, "type": writable if each.metadata.get("written") else scalar(kind)}
 
 
 def shown(default: Any, separator: str | None) -> str:
@@ -115,23 +122,22 @@ def scalar(kind: Any) -> type:
     return kind
 
 
+def writable(path: str) -> str:
+    """The path of a file that can be written. Raises: argparse.ArgumentTypeError."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {folder}; make it, or name a file elsewhere")
+    if Path(path).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file in it")
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file elsewhere")
+    return path
+
+
 def usage_error(prog: str, error: object) -> int:
     """Say what was wrong with what was asked; returns the exit code of usage errors."""
     print(f"{prog}: error: {error}", file=sys.stderr)
     return USAGE
-
-
-def check_file(flag: str, path: str | None) -> None:
-    """Asked before the work, not after it. Raises: ValueError if no file can be written at `path`, given by `flag`."""
-    if path is None:
-        return
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ValueError(f"{flag} {path}: there is no folder {folder}; make it, or name a file elsewhere")
-    if Path(path).is_dir():
-        raise ValueError(f"{flag} {path} is a folder; name a file in it")
-    if not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise ValueError(f"{flag} {path} cannot be written; name a file elsewhere")
 
 
 def as_json(options: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import codec
 from codec.fsq import FSQ
 from codec.neucodec import NeuCodec
 from codec.precision import DEFINITION, computing
-from jobs.options import COMPLETE, WRONG, check_file, option, parse, usage_error
+from jobs.options import COMPLETE, WRONG, option, parse, usage_error
 from jobs.parity_clips import Clip, load_clips
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ParityOptions:
     limit: int | None = option("take only the first so many clips", None)
     ragged: bool = option("compare also the codes of batches of clips of different lengths", True)
     batch_size: int = option("clips in such a batch", 8)
-    json: str | None = option("write the result here as well", None)
+    json: str | None = option("write the result here as well", None, written=True)
 
     def __post_init__(self) -> None:
         if unknown := set(self.against) - set(ORACLES):
@@ -85,7 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(ParityOptions, argv, "neutok parity", __doc__.splitlines()[0])
         if missing := [package for package in options.against if find_spec(package) is None]:
             raise ValueError(f"not installed: {', '.join(missing)}; pip install -r tests/requirements-oracles.txt")
-        check_file("--json", options.json)
         clips = list(itertools.islice(load_clips(options.input, options.max_seconds), options.limit))
         if not clips:
             raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")

@@ -99,10 +99,10 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(corpu
     monkeypatch.setattr(evaluate, "evaluate", measure)
     monkeypatch.setattr(agreement, "compare", measure)
     flags = ["--input", str(corpus), "--metrics", "mel_mse", "--json", str(tmp_path / "absent" / "result.json")]
-    assert evaluate.main(["--codec", "tiny", *flags]) == 2
-    assert "there is no folder" in capsys.readouterr().err
-    assert agreement.main(["--teacher", "tiny", "--student", "tiny", *flags]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    for job, codecs in ((evaluate, ["--codec", "tiny"]), (agreement, ["--teacher", "tiny", "--student", "tiny"])):
+        with pytest.raises(SystemExit, match="2"):
+            job.main([*codecs, *flags])
+        assert "there is no folder" in capsys.readouterr().err
 
 
 def test_agreement_of_a_codec_with_itself_is_whole_and_with_another_is_not(corpus, capsys):

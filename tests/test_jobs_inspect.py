@@ -126,10 +126,12 @@ def test_what_is_no_shard_is_refused_with_a_word(tmp_path, capsys):
 
 def test_a_page_that_cannot_be_written_is_told_before_the_rows_are_read(tmp_path, capsys):
     out = str(output_toys.write_output(tmp_path / "out", {"a": output_toys.records(5)}))
-    assert job.main([out, "--html", str(tmp_path / "absent" / "page.html")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        job.main([out, "--html", str(tmp_path / "absent" / "page.html")])
     shown = capsys.readouterr()
     assert "--html" in shown.err and "there is no folder" in shown.err and not shown.out
-    assert job.main([out, "--html", str(tmp_path)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        job.main([out, "--html", str(tmp_path)])
     assert "is a folder" in capsys.readouterr().err
 
 

@@ -45,7 +45,7 @@ class EncodeOptions:
     total_seconds: float | None = option("repeat the clips up to this much sound; default: each clip once", None)
     batch_seconds: float | None = option("padded sound in a batch (default: by the device)", None)
     rounds: int = option("how often the whole is encoded; the median counts", 3)
-    json: str | None = option("write the result here as well", None)
+    json: str | None = option("write the result here as well", None, written=True)
 
 
 @dataclass(frozen=True)

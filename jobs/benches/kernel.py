@@ -31,7 +31,7 @@ class KernelOptions:
     device: str = option("where to run", "cpu")
     dtype: tuple[str, ...] = option("which types", tuple(DTYPES), separator=",")
     seconds: int = option(f"of sound, in {ROWS} rows", 240)
-    json: str | None = option("write the result here as well", None)
+    json: str | None = option("write the result here as well", None, written=True)
 
     def __post_init__(self) -> None:
         if unknown := set(self.dtype) - set(DTYPES):

@@ -34,7 +34,7 @@ class Options:
     format: Literal["parquet", "webdataset", "both"] = option("of the shards", "both")
     units: int = option("work units of the corpus, about", 60)
     seed: int = option("of the moments and the victims", 0)
-    json: str | None = option("write the result to this file too", None)
+    json: str | None = option("write the result to this file too", None, written=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ class PeerOptions:
     rounds: int = option("how often every contender encodes every clip", 3)
     threads: int = option("processor threads of every contender", 2)
     device: str = option("where to encode", "cpu")
-    json: str | None = option("write the result here as well", None)
+    json: str | None = option("write the result here as well", None, written=True)
 
     def __post_init__(self) -> None:
         if self.model != "neucodec" and self.against == ("neucodec", "transformers"):

@@ -50,7 +50,7 @@ class Options:
     against_encode: bool = option("compare with the codec encoding the same clips alone, by turns", False)
     rounds: int = option("how often both are run; the medians count", 1)
     folder: str | None = option("where to work; the corpus in it is used again (default: a temporary folder)", None)
-    json: str | None = option("write the result to this file too", None)
+    json: str | None = option("write the result to this file too", None, written=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -49,7 +49,7 @@ class PrecisionOptions:
     rounds: int = option("how often the whole is encoded by either; the median counts", 3)
     device: str = option("where to encode", "cpu")
     threads: int | None = option("processor threads; default: torch's own choice", None)
-    json: str | None = option("write the result here as well", None)
+    json: str | None = option("write the result here as well", None, written=True)
 
     def __post_init__(self) -> None:
         if self.precision is None:

@@ -43,7 +43,7 @@ class RaggedOptions:
     weights: str = option("a Hub id, file or folder of weights, or 'seeded'", "seeded")
     device: str = option("where to encode", "cpu")
     threads: int | None = option("processor threads; default: torch's own choice", None)
-    json: str | None = option("write the result here as well", None)
+    json: str | None = option("write the result here as well", None, written=True)
 
     def __post_init__(self) -> None:
         if self.batches + self.long_batches < 1 or min(self.batches, self.long_batches) < 0:
