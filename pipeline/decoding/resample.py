@@ -3,6 +3,8 @@
 torchaudio works its kernel out anew in every call; here it is kept per pair of rates. Where two rates have little in
 common that kernel is enormous and nearly all zeros (47,999 to 16,000 Hz: 3 GB); there the same formula is evaluated
 at its non-zero taps alone, which gives the same weights, summed in another order.
+
+Done where clips are decoded, whatever the codec runs on: the samples are then the same on every device.
 """
 
 import functools
