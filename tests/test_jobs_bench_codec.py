@@ -57,6 +57,10 @@ def test_rows_of_random_batches_have_the_codes_they_have_alone(model, weights, c
     assert main([*command, "--json", str(tmp_path / "result.json")]) == 0
     (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
     assert result["differing"] <= result["allowed"] == 1 and result["codes"] > 6 * 50
+    assert main([*command, "--skip", "2", "--json", str(tmp_path / "rest.json")]) == 0
+    (rest,) = json.loads((tmp_path / "rest.json").read_text())["results"]
+    assert rest["clips"] == 5 < result["clips"]  # those of the batch with long clips
+    assert main([*command, "--skip", "3"]) == 2
 
 
 def test_the_published_size_keeps_rows_apart_too():

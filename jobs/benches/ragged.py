@@ -37,6 +37,7 @@ class RaggedOptions:
     longest: float = option("seconds of the longest clip; lengths between are log-uniform", 12.0)
     long_batches: int = option("more batches, each with two long clips and three of the others", 5)
     long_seconds: float = option("seconds of a long clip", 30.0)
+    skip: int = option("leave out the first so many batches, which another process does", 0)
     seed: int = option("of all that is drawn by lot", 0)
     input: tuple[str, ...] = option("audio files, or folders of them; none: the sample that neutok ships", ())
     limit: int | None = option("cut from only the first so many files", None)
@@ -46,8 +47,10 @@ class RaggedOptions:
     json: str | None = option("write the result here as well", None, written=True)
 
     def __post_init__(self) -> None:
-        if self.batches + self.long_batches < 1 or min(self.batches, self.long_batches) < 0:
-            raise ValueError(f"nothing to do: --batches {self.batches}, --long-batches {self.long_batches}")
+        if not 0 <= self.skip < self.batches + self.long_batches or min(self.batches, self.long_batches) < 0:
+            raise ValueError(
+                f"nothing to do: --batches {self.batches}, --long-batches {self.long_batches}, --skip {self.skip}"
+            )
         if not HOP / RATE <= self.shortest <= self.longest <= self.batch_seconds - self.shortest:
             raise ValueError(
                 f"lengths from {self.shortest} to {self.longest} s do not fit {self.batch_seconds} s; wanted "
@@ -63,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         clips = list(load_clips(options.input, math.inf))[: options.limit]
         if not clips:
             raise ValueError(f"no clip in {options.input}")
-        results = [check(name, load(name, options), list(draw(clips, options))) for name in options.model]
+        batches = list(draw(clips, options))[options.skip :]
+        results = [check(name, load(name, options), batches) for name in options.model]
     except ValueError as error:
         return usage_error("neutok bench ragged", error)
     print(f"{describe(options.device)}, weights {options.weights}, seed {options.seed}")
