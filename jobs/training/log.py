@@ -70,12 +70,9 @@ class TrainingLog:
 
 def _free(output: str, first_step: int) -> str:
     """The first name that no earlier attempt has taken."""
-    for number in itertools.count(1):
-        again = f"_{number}" if number > 1 else ""
-        path = storage.join(output, "log", f"train-{first_step:08d}{again}.jsonl")
-        if not storage.exists(path):
-            return path
-    raise AssertionError("there is always another number")
+    endings = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+    paths = (storage.join(output, "log", f"train-{first_step:08d}{ending}.jsonl") for ending in endings)
+    return next(path for path in paths if not storage.exists(path))
 
 
 def beginning(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
