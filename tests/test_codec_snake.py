@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from codec.nn import snake_cpu
 from codec.nn.activations import SnakeBeta, low_pass_taps, plain_snake_beta, snake_beta
+from codec.nn.native import library
 
-needs_compiler = pytest.mark.skipif(snake_cpu.library() is None, reason="no C++ compiler here")
+needs_compiler = pytest.mark.skipif(library() is None, reason="no C++ compiler here")
 LENGTHS = (1, 2, 5, 6, 7, 1023, 1024, 1025, 3000)
 
 
@@ -102,7 +102,7 @@ def test_a_compiler_without_openmp_builds_the_kernel_for_one_core(tmp_path):
     compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec c++ "$@"\n')
     compiler.chmod(0o755)
     script = (
-        "import torch; from codec.nn.activations import *; from codec.nn.snake_cpu import library\n"
+        "import torch; from codec.nn.activations import *; from codec.nn.native import library\n"
         "x, a = torch.randn(2, 5, 9000), torch.zeros(5)\n"
         "with torch.inference_mode():\n"
         "    assert library()\n"

@@ -9,6 +9,7 @@ from codec.config import BigCodecConfig
 from codec.nn.activations import SnakeBeta
 from codec.nn.layers import Conv1d, time_major
 from codec.nn.masking import zero_tail
+from codec.nn.wide_conv import WideConv1d
 
 
 class BigCodecEncoder(nn.Module):
@@ -55,7 +56,7 @@ class ResidualUnit(nn.Module):
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.act1 = SnakeBeta(width)
-        self.conv1 = Conv1d(width, width, 7, dilation=dilation, padding=3 * dilation)
+        self.conv1 = WideConv1d(width, dilation)
         self.act2 = SnakeBeta(width)
         self.conv2 = Conv1d(width, width, 1)
 

@@ -49,7 +49,8 @@ def fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
 
         return snake_cuda
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
-        from codec.nn.snake_cpu import library, snake_cpu
+        from codec.nn.native import library
+        from codec.nn.snake_cpu import snake_cpu
 
         return snake_cpu if library() else None
     return None

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from codec.nn import snake_cpu
+from codec.nn import native
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def hardware(device: str) -> dict[str, object]:
 
 def machine(device: str) -> dict[str, object]:
     """The hardware, and whether the activations run as one kernel, which is built here if it was not."""
-    return {**hardware(device), "compiled_activation": device == "cpu" and snake_cpu.library() is not None}
+    return {**hardware(device), "compiled_activation": device == "cpu" and native.library() is not None}
 
 
 def describe(device: str) -> str:
