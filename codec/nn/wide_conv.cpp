@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t WIDTH = 7, IN = 18, OUT = IN - WIDTH + 1, PRODUCTS = 25;  // as in wide_conv.py
 
-// A tile of ROWS x VECTORS registers of sums: as many as leave a few for what is multiplied.
+// Sums are held in ROWS x VECTORS registers: as many as leave a few for what is multiplied.
 #if defined(__AVX512F__)
 constexpr int64_t LANES = 16, ROWS = 8, VECTORS = 3;
 #elif defined(__AVX__)
@@ -17,89 +17,87 @@ constexpr int64_t LANES = 8, ROWS = 6, VECTORS = 2;
 #else
 constexpr int64_t LANES = 4, ROWS = 8, VECTORS = 3;
 #endif
-constexpr int64_t PANEL = LANES * VECTORS;  // channels of output at a time; divides 48
+constexpr int64_t PANEL = LANES * VECTORS;  // channels at a time; divides 48
 constexpr int64_t TILE = 4 * ROWS;          // blocks at a time
-constexpr int64_t GROUP = 48;               // channels at a time of a block: all of its numbers stay in L1
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-// to[channel] = start + the sum of weights[k] * rows[k][channel], of GROUP channels
+// to [COUNT, PANEL] = left [COUNT, depth] x right [depth, PANEL] + bias [PANEL]; of each, the next row is so far away.
 template <int64_t COUNT>
-inline void combine(const float* weights, const float* rows, const float* start, float* to) {
-  for (int64_t c = 0; c < GROUP; c += LANES) {
-    Lanes sum = {};
-    if (start) sum = *(const Lanes*)(start + c);
-#pragma GCC unroll 32
-    for (int64_t k = 0; k < COUNT; ++k) sum += weights[k] * *(const Lanes*)(rows + k * GROUP + c);
-    *(Lanes*)(to + c) = sum;
-  }
-}
-
-// ROWS rows of `in` [., channels] times a panel of weights [channels, PANEL], into ROWS rows of `to` [., channels]
-inline void multiply(const float* in, const float* panel, float* to, int64_t channels) {
-  Lanes sums[ROWS][VECTORS] = {};
-  for (int64_t k = 0; k < channels; ++k) {
-    Lanes weights[VECTORS];
+inline void multiply(const float* left, int64_t left_row, const float* right, int64_t right_row, int64_t depth,
+                     const float* bias, float* to, int64_t to_row) {
+  Lanes sums[COUNT][VECTORS] = {};
+  if (bias)
+    for (int64_t i = 0; i < COUNT; ++i)
+      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] = *(const Lanes*)(bias + v * LANES);
+  for (int64_t k = 0; k < depth; ++k) {
+    Lanes row[VECTORS];
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; ++v) weights[v] = *(const Lanes*)(panel + k * PANEL + v * LANES);
+    for (int64_t v = 0; v < VECTORS; ++v) row[v] = *(const Lanes*)(right + k * right_row + v * LANES);
 #pragma GCC unroll 8
-    for (int64_t i = 0; i < ROWS; ++i)
+    for (int64_t i = 0; i < COUNT; ++i)
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] += in[i * channels + k] * weights[v];
+      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] += left[i * left_row + k] * row[v];
   }
 #pragma GCC unroll 8
-  for (int64_t i = 0; i < ROWS; ++i)
+  for (int64_t i = 0; i < COUNT; ++i)
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; ++v) *(Lanes*)(to + i * channels + v * LANES) = sums[i][v];
+    for (int64_t v = 0; v < VECTORS; ++v) *(Lanes*)(to + i * to_row + v * LANES) = sums[i][v];
 }
 
-// All blocks, each (clip, phase, place), the last counting fastest: a dilated convolution is a plain one of every
-// `apart`-th sample, once from each of the first `apart` samples.
+// All blocks, each (clip, place, phase), the last counting fastest: a dilated convolution is a plain one of every
+// `apart`-th sample, once from each of the first `apart` samples. So neighbours in count are neighbours in memory.
 struct Blocks {
-  int64_t batch, channels, length, apart, per_phase;
+  int64_t batch, channels, length, apart, per_clip;
 
   Blocks(int64_t batch, int64_t channels, int64_t length, int64_t apart)
       : batch(batch), channels(channels), length(length), apart(apart) {
-    per_phase = ((length + apart - 1) / apart + OUT - 1) / OUT;
+    per_clip = (length + OUT * apart - 1) / (OUT * apart) * apart;
   }
-  int64_t count() const { return batch * apart * per_phase; }
-  int64_t clip(int64_t block) const { return block / (apart * per_phase) * length * channels; }
+  int64_t count() const { return batch * per_clip; }
+  int64_t clip(int64_t block) const { return block / per_clip * length * channels; }
   int64_t first(int64_t block) const {  // time of its first sample of output
-    return block / per_phase % apart + block % per_phase * OUT * apart;
+    return block % per_clip / apart * OUT * apart + block % apart;  // per_clip is a multiple of apart
   }
 };
 
-// The samples that a block sees, of all channels -> PRODUCTS rows, each `stride` after the one before.
-void spread(const float* x, const Blocks& blocks, int64_t block, const float* matrix, float* to, int64_t stride) {
+// The samples that a block sees, of all channels -> PRODUCTS rows, each `row` after the one before.
+void spread(const float* x, const Blocks& blocks, int64_t block, const float* matrix, float* to, int64_t row) {
   const float* clip = x + blocks.clip(block);
-  alignas(64) float seen[IN * GROUP];
-  for (int64_t c = 0; c < blocks.channels; c += GROUP) {
+  alignas(64) float seen[IN * PANEL];
+  for (int64_t c = 0; c < blocks.channels; c += PANEL) {
     for (int64_t k = 0; k < IN; ++k) {
       const int64_t t = blocks.first(block) + (k - WIDTH / 2) * blocks.apart;
       if (t < 0 || t >= blocks.length)
-        std::memset(seen + k * GROUP, 0, sizeof(float) * GROUP);
+        std::memset(seen + k * PANEL, 0, sizeof(float) * PANEL);
       else
-        std::memcpy(seen + k * GROUP, clip + t * blocks.channels + c, sizeof(float) * GROUP);
+        std::memcpy(seen + k * PANEL, clip + t * blocks.channels + c, sizeof(float) * PANEL);
     }
-    for (int64_t p = 0; p < PRODUCTS; ++p) combine<IN>(matrix + p * IN, seen, nullptr, to + p * stride + c);
+    for (int64_t p = 0; p < PRODUCTS; p += 5)
+      multiply<5>(matrix + p * IN, IN, seen, PANEL, IN, nullptr, to + p * row + c, row);
   }
 }
 
-// PRODUCTS rows, each `stride` after the one before -> a block's samples of output, as far as the clip goes.
-void gather(const float* from, int64_t stride, const Blocks& blocks, int64_t block, const float* matrix,
+// PRODUCTS rows, each `row` after the one before -> a block's samples of output, as far as the clip goes.
+void gather(const float* from, int64_t row, const Blocks& blocks, int64_t block, const float* matrix,
             const float* bias, float* y) {
   float* clip = y + blocks.clip(block);
-  alignas(64) float products[PRODUCTS * GROUP];
-  for (int64_t c = 0; c < blocks.channels; c += GROUP) {
+  alignas(64) float products[PRODUCTS * PANEL], samples[OUT * PANEL];
+  for (int64_t c = 0; c < blocks.channels; c += PANEL) {
     for (int64_t p = 0; p < PRODUCTS; ++p)
-      std::memcpy(products + p * GROUP, from + p * stride + c, sizeof(float) * GROUP);
+      std::memcpy(products + p * PANEL, from + p * row + c, sizeof(float) * PANEL);
+    for (int64_t k = 0; k < OUT; k += 6)
+      multiply<6>(matrix + k * PRODUCTS, PRODUCTS, products, PANEL, PRODUCTS, bias + c, samples + k * PANEL, PANEL);
     for (int64_t k = 0; k < OUT; ++k) {
       const int64_t t = blocks.first(block) + k * blocks.apart;
       if (t >= blocks.length) break;
-      combine<PRODUCTS>(matrix + k * PRODUCTS, products, bias + c, clip + t * blocks.channels + c);
+      std::memcpy(clip + t * blocks.channels + c, samples + k * PANEL, sizeof(float) * PANEL);
     }
   }
 }
+
+// From one product of a tile to the next: no power of two, or all of a block's would lie in the same few cache lines.
+int64_t product_stride(int64_t channels) { return TILE * channels + PANEL; }
 
 }  // namespace
 
@@ -114,7 +112,7 @@ void wide_conv_pack(const float* weights, float* packed, int64_t channels) {
 }
 
 // Floats that each thread needs for itself.
-int64_t wide_conv_scratch(int64_t channels) { return 2 * PRODUCTS * TILE * channels; }
+int64_t wide_conv_scratch(int64_t channels) { return 2 * PRODUCTS * product_stride(channels); }
 
 // x, y: [batch, length, channels], contiguous, channels a multiple of 48. before: [PRODUCTS, IN]; packed: of
 // wide_conv_pack; after: [OUT, PRODUCTS]; bias: [channels]; scratch: of all threads.
@@ -122,7 +120,7 @@ void wide_conv(const float* x, float* y, const float* before, const float* packe
                const float* bias, float* scratch, int64_t batch, int64_t channels, int64_t length, int64_t apart,
                int64_t threads) {
   const Blocks blocks(batch, channels, length, apart);
-  const int64_t stride = TILE * channels;
+  const int64_t stride = product_stride(channels);
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* in = scratch + thread * wide_conv_scratch(channels);
@@ -136,7 +134,8 @@ void wide_conv(const float* x, float* y, const float* before, const float* packe
         const float* panel = packed + p * channels * channels;
         for (int64_t c = 0; c < channels; c += PANEL, panel += PANEL * channels)
           for (int64_t i = 0; i < rows; i += ROWS)
-            multiply(in + p * stride + i * channels, panel, out + p * stride + i * channels + c, channels);
+            multiply<ROWS>(in + p * stride + i * channels, channels, panel, PANEL, channels, nullptr,
+                           out + p * stride + i * channels + c, channels);
       }
       for (int64_t i = 0; i < count; ++i) gather(out + i * channels, stride, blocks, first + i, after, bias, y);
     }
