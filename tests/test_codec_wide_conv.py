@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from codec.nn.layers import Conv1d
-from codec.nn.native import library
-from codec.nn.wide_conv import CHANNELS, OUT, WideConv1d, can_go_by_blocks, matrices
+from codec.nn.native import CHANNELS, library, takes
+from codec.nn.wide_conv import OUT, WideConv1d, matrices
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C++ compiler here")
 
@@ -48,7 +48,7 @@ def test_the_numbers_of_a_block_give_its_filtered_samples():
 def test_blocks_equal_plain_sums(length, dilation):
     layer, x = example(96, dilation, length)
     with torch.inference_mode():
-        assert can_go_by_blocks(layer, x)
+        assert takes(x, layer)
         wanted = exact(layer, x)
         torch.testing.assert_close(layer(x).double(), wanted, atol=1e-5, rtol=1e-5)
 
@@ -101,21 +101,31 @@ def test_new_weights_are_seen_however_they_came():
 
 def test_what_the_kernel_does_not_know_goes_the_plain_way():
     layer, x = example(48, 1, 50)
-    assert not can_go_by_blocks(layer, x), "something is learned"
+    assert not takes(x, layer), "something is learned"
     with torch.inference_mode():
-        assert not can_go_by_blocks(layer, x.contiguous()), "channel-major"
+        assert not takes(x.contiguous(), layer), "channel-major"
         odd, wide = example(CHANNELS + 16, 1, 50)
-        assert not can_go_by_blocks(odd, wide)
+        assert not takes(wide, odd)
         torch.testing.assert_close(odd(wide).double(), exact(odd, wide), atol=1e-5, rtol=1e-5)
         half = layer.to(torch.bfloat16)
-        assert not can_go_by_blocks(half, x) and half(x).dtype == torch.bfloat16
+        assert not takes(x, half) and half(x).dtype == torch.bfloat16
         silent, x = example(48, 1, 50)  # what is made in here has no count of its changes
-        assert not can_go_by_blocks(silent, x)
+        assert not takes(x, silent)
 
 
 def test_without_a_compiler_plain_sums_run():
-    said = in_another_process({"NEUTOK_NO_COMPILER": "1"}, "not can_go_by_blocks(layer, x)")
-    assert said == "equal"
+    script = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from tests.test_codec_wide_conv import *\n"
+        "layer, x = example(96, 3, 700)\n"
+        "with torch.inference_mode():\n"
+        "    assert not takes(x, layer)\n"
+        "    torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=1e-5, rtol=1e-5)\n"
+        "print('equal')"
+    )
+    environment = {**os.environ, "NEUTOK_NO_COMPILER": "1"}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert run.stdout.strip() == "equal", run.stderr
 
 
 @needs_compiler
@@ -125,21 +135,19 @@ def test_processors_of_narrower_registers_get_the_same_sums(narrower, tmp_path):
     compiler = tmp_path / "c++"
     compiler.write_text(f'#!/bin/sh\nexec c++ "$@" {narrower}\n')
     compiler.chmod(0o755)
-    environment = {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}
-    assert in_another_process(environment, "can_go_by_blocks(layer, x)") == "equal"
-
-
-def in_another_process(environment: dict[str, str], condition: str) -> str:
-    script = (
-        "import warnings; warnings.simplefilter('ignore')\n"
-        "from tests.test_codec_wide_conv import *\n"
-        "layer, x = example(96, 3, 700)\n"
-        "with torch.inference_mode():\n"
-        f"    assert {condition}\n"
-        "    torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=1e-5, rtol=1e-5)\n"
-        "print('equal')"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True
-    )
-    return run.stdout.strip() or run.stderr
+    environment = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}
+    files = (__file__, __file__.replace("wide_conv", "snake_conv"))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        *files,
+        "-k",
+        "equal or bits or own_end",
+    ]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0 and "SKIPPED" not in run.stdout, run.stdout

@@ -9,6 +9,7 @@ from codec.config import BigCodecConfig
 from codec.nn.activations import SnakeBeta
 from codec.nn.layers import Conv1d, time_major
 from codec.nn.masking import zero_tail
+from codec.nn.snake_conv import SnakeConv1d
 from codec.nn.wide_conv import WideConv1d
 
 
@@ -23,7 +24,7 @@ class BigCodecEncoder(nn.Module):
             self.blocks.append(Block(width, stride, config.dilations))
             width *= 2
         self.act = SnakeBeta(width)
-        self.last = Conv1d(width, config.out_width, 3, padding=1)
+        self.last = SnakeConv1d(width, config.out_width, 3, padding=1)
 
     def forward(self, waveforms: Tensor, num_hops: Tensor | None = None) -> Tensor:
         """waveforms [B, 1, hops x hop length] -> [B, hops, C]; past a row's own hops lies anything."""
@@ -33,7 +34,7 @@ class BigCodecEncoder(nn.Module):
             x = block(x, num_valid)
             num_valid = None if num_valid is None else num_valid // block.stride
         # no convolution needs a mask here: each follows an activation, which leaves zeros past a row's own length
-        return self.last(self.act(x, num_valid)).transpose(1, 2)
+        return self.last.after(self.act, x, num_valid).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -44,12 +45,12 @@ class Block(nn.Module):
         self.stride = stride
         self.units = nn.ModuleList(ResidualUnit(width, dilation) for dilation in dilations)
         self.act = SnakeBeta(width)
-        self.down = Conv1d(width, 2 * width, 2 * stride, stride=stride, padding=stride // 2 + stride % 2)
+        self.down = SnakeConv1d(width, 2 * width, 2 * stride, stride=stride, padding=stride // 2 + stride % 2)
 
     def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
         for unit in self.units:
             x = unit(x, num_valid)
-        return self.down(self.act(x, num_valid))
+        return self.down.after(self.act, x, num_valid)
 
 
 class ResidualUnit(nn.Module):
@@ -58,7 +59,7 @@ class ResidualUnit(nn.Module):
         self.act1 = SnakeBeta(width)
         self.conv1 = WideConv1d(width, dilation)
         self.act2 = SnakeBeta(width)
-        self.conv2 = Conv1d(width, width, 1)
+        self.conv2 = SnakeConv1d(width, width, 1)
 
     def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
-        return self.conv2(self.act2(self.conv1(self.act1(x, num_valid)), num_valid)).add_(x)
+        return self.conv2.after(self.act2, self.conv1(self.act1(x, num_valid)), num_valid, added=x)

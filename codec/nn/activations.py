@@ -39,7 +39,12 @@ def snake_beta(x: Tensor, alpha: Tensor, beta: Tensor, num_valid: Tensor | None 
     kernel = None if torch.is_grad_enabled() else fused_kernel(x)
     if kernel is None:
         return plain_snake_beta(x, alpha, beta, num_valid)
-    return kernel(x, alpha.exp(), 1 / (beta.exp() + 1e-9), low_pass_taps(), num_valid)
+    return kernel(x, *linear(alpha, beta), low_pass_taps(), num_valid)
+
+
+def linear(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the stored logarithms: what x is multiplied with, and what the squared sine is."""
+    return alpha.exp(), 1 / (beta.exp() + 1e-9)
 
 
 def fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
@@ -62,7 +67,7 @@ def plain_snake_beta(x: Tensor, alpha: Tensor, beta: Tensor, num_valid: Tensor |
         length = x.shape[2]
         rows = [plain_snake_beta(row[None, :, :n], alpha, beta) for row, n in zip(x, num_valid.tolist(), strict=True)]
         return torch.cat([pad(row, (0, length - row.shape[2])) for row in rows])
-    rate, gain = alpha.exp()[:, None, None], 1 / (beta.exp() + 1e-9)[:, None, None]
+    rate, gain = (factor[:, None, None] for factor in linear(alpha, beta))
     if torch.is_grad_enabled():
         return _bend(x, rate, gain)
     y = torch.empty_like(x)

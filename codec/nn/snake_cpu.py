@@ -20,12 +20,18 @@ def snake_cpu(
         default T for every row.
     Returns: like x, time-major. Raises: RuntimeError where the kernel is not built (ask `native.library()` first).
     """
-    batch, channels, length = x.shape
+    shape = x.shape
     x = x.transpose(1, 2).contiguous()
     y = torch.empty_like(x)
-    valid = torch.full((batch,), length) if num_valid is None else num_valid.to(torch.int64).contiguous()
-    alpha, inverse_beta = alpha.float().contiguous(), inverse_beta.float().contiguous()
-    filter_taps = torch.tensor(taps, dtype=torch.float32)
-    threads = native.threads_for(x.numel())
-    native.call(ENTRIES[x.dtype], x, y, alpha, inverse_beta, filter_taps, valid, batch, channels, length, threads)
+    snake = shaped(x, alpha, inverse_beta, taps, num_valid)
+    native.call(ENTRIES[x.dtype], x, y, *snake, *shape, native.threads_for(x.numel()))
     return y.transpose(1, 2)
+
+
+def shaped(
+    x: Tensor, alpha: Tensor, inverse_beta: Tensor, taps: Sequence[float], num_valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The parameters of a snake and the rows' lengths, x being [B, T, C], as the kernels read them."""
+    valid = torch.full((len(x),), x.shape[1]) if num_valid is None else num_valid.to(torch.int64).contiguous()
+    filter_taps = torch.tensor(taps, dtype=torch.float32)
+    return alpha.float().contiguous(), inverse_beta.float().contiguous(), filter_taps, valid

@@ -5,45 +5,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "multiply.h"
+
 namespace {
 
 constexpr int64_t WIDTH = 7, IN = 18, OUT = IN - WIDTH + 1, PRODUCTS = 25;  // as in wide_conv.py
 
-// Sums are held in ROWS x VECTORS registers: as many as leave a few for what is multiplied.
-#if defined(__AVX512F__)
-constexpr int64_t LANES = 16, ROWS = 8, VECTORS = 3;
-#elif defined(__AVX__)
-constexpr int64_t LANES = 8, ROWS = 6, VECTORS = 2;
-#else
-constexpr int64_t LANES = 4, ROWS = 8, VECTORS = 3;
-#endif
-constexpr int64_t PANEL = LANES * VECTORS;  // channels at a time; divides 48
-constexpr int64_t TILE = 4 * ROWS;          // blocks at a time
-
-typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-// to [COUNT, PANEL] = left [COUNT, depth] x right [depth, PANEL] + bias [PANEL]; of each, the next row is so far away.
-template <int64_t COUNT>
-inline void multiply(const float* left, int64_t left_row, const float* right, int64_t right_row, int64_t depth,
-                     const float* bias, float* to, int64_t to_row) {
-  Lanes sums[COUNT][VECTORS] = {};
-  if (bias)
-    for (int64_t i = 0; i < COUNT; ++i)
-      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] = *(const Lanes*)(bias + v * LANES);
-  for (int64_t k = 0; k < depth; ++k) {
-    Lanes row[VECTORS];
-#pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; ++v) row[v] = *(const Lanes*)(right + k * right_row + v * LANES);
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < COUNT; ++i)
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] += left[i * left_row + k] * row[v];
-  }
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < COUNT; ++i)
-#pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; ++v) *(Lanes*)(to + i * to_row + v * LANES) = sums[i][v];
-}
+constexpr int64_t TILE = 4 * ROWS;  // blocks at a time
 
 // All blocks, each (clip, place, phase), the last counting fastest: a dilated convolution is a plain one of every
 // `apart`-th sample, once from each of the first `apart` samples. So neighbours in count are neighbours in memory.
@@ -103,12 +71,9 @@ int64_t product_stride(int64_t channels) { return TILE * channels + PANEL; }
 
 extern "C" {
 
-// weights: [PRODUCTS, channels in, channels out] -> packed: [PRODUCTS, panels, channels in, PANEL]
-void wide_conv_pack(const float* weights, float* packed, int64_t channels) {
-  for (int64_t p = 0; p < PRODUCTS; ++p)
-    for (int64_t panel = 0; panel < channels; panel += PANEL)
-      for (int64_t k = 0; k < channels; ++k, packed += PANEL)
-        std::memcpy(packed, weights + (p * channels + k) * channels + panel, sizeof(float) * PANEL);
+// weights: [PRODUCTS, channels in, channels out] -> packed.
+void wide_conv_pack(const float* weights, float* packed, int64_t rows, int64_t columns) {
+  pack(weights, packed, PRODUCTS, rows, columns);
 }
 
 // Floats that each thread needs for itself.

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from codec.nn import native
-from codec.nn.layers import Conv1d, on_cpu_for_good
+from codec.nn.layers import Conv1d
 
 WIDTH = 7
 ROOTS = 16
 IN = ROOTS + 2  # samples of a block that are seen
 OUT = IN - WIDTH + 1  # and that come out
-CHANNELS = 48  # the kernel takes multiples of it
 
 
 class WideConv1d(Conv1d):
@@ -32,41 +31,27 @@ class WideConv1d(Conv1d):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__(channels, channels, WIDTH, dilation=dilation, padding=WIDTH // 2 * dilation)
-        self._packed: tuple[Tensor, int, Tensor] | None = None  # a weight, its version, and its numbers
+        self.packed = native.Packed("wide_conv", numbers_of)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._by_blocks(x) if can_go_by_blocks(self, x) else super().forward(x)
+        return self.by_blocks(x) if native.takes(x, self) else super().forward(x)
 
-    def _by_blocks(self, x: Tensor) -> Tensor:
+    def by_blocks(self, x: Tensor) -> Tensor:
         before, _, after = (torch.from_numpy(matrix) for matrix in matrices(np.float32))
         batch, channels, length = x.shape
         x = x.transpose(1, 2).contiguous()
         y = torch.empty_like(x)
         threads = native.threads_for(x.numel())
-        scratch = torch.empty(threads * native.library().wide_conv_scratch(channels))
+        scratch = native.scratch("wide_conv", threads, channels)
         shape = (batch, channels, length, self.dilation[0])
-        native.call("wide_conv", x, y, before, self._packed_weight(), after, self.bias, scratch, *shape, threads)
+        native.call("wide_conv", x, y, before, self.packed(self.weight), after, self.bias, scratch, *shape, threads)
         return y.transpose(1, 2)
 
-    def _packed_weight(self) -> Tensor:
-        """The weight's numbers in the kernel's order; made anew when the weight has changed."""
-        weight = self.weight.detach()  # kept with its numbers, so that no other can come to lie where it lay
-        if self._packed is not None:
-            known, version, packed = self._packed
-            if known.data_ptr() == weight.data_ptr() and version == weight._version:
-                return packed
-        numbers = torch.from_numpy(matrices()[1]) @ weight.double().permute(2, 1, 0).flatten(1)
-        numbers = numbers.float().contiguous()
-        packed = torch.empty_like(numbers)
-        native.call("wide_conv_pack", numbers, packed, weight.shape[0])
-        self._packed = weight, weight._version, packed
-        return packed
 
-
-def can_go_by_blocks(layer: WideConv1d, x: Tensor) -> bool:
-    """Whether the kernel can, and is faster: it wants what is time-major, and a weight that says when it changes."""
-    fits = x.dtype == layer.weight.dtype == torch.float32 and x.shape[1] % CHANNELS == 0 and x.stride(1) == 1
-    return fits and on_cpu_for_good(x) and not layer.weight.is_inference() and native.library() is not None
+def numbers_of(weight: Tensor) -> Tensor:
+    """[out, in, 7] -> float32 [25, in, out]: what the numbers of a block are multiplied with."""
+    taps = weight.double().permute(2, 1, 0)
+    return torch.tensordot(torch.from_numpy(matrices()[1]), taps, 1).float().contiguous()
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import codec
 from codec.neucodec import NeuCodec
-from codec.nn import w2v_bert, wide_conv
+from codec.nn import native, w2v_bert
 from codec.nn.fbank import fbank
 from codec.nn.layers import Linear
 from jobs.benches.machine import clock, describe, machine, synchronize
@@ -138,14 +138,14 @@ def make_batches(
 def count_flops(model: NeuCodec) -> float:
     """Operations per second of sound of the encoder, as torch counts those of its products, on 6 s.
 
-    Wide convolutions count as plain sums, though a kernel may need fewer (codec/nn/wide_conv.py).
+    All of them through torch: our own kernels are unknown to it, and may need fewer (codec/nn/wide_conv.py).
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     library = torch.ops.mkldnn  # its own linear, as codec/nn/layers.py calls it, is unknown to the counter
     unknown = {library._linear_pointwise: linear_flops} if hasattr(library, "_linear_pointwise") else {}
     counter = FlopCounterMode(display=False, custom_mapping=unknown)
-    plain = patch.object(wide_conv, "can_go_by_blocks", lambda *_: False)
+    plain = patch.object(native, "takes", lambda *_: False)
     with torch.compiler.set_stance("force_eager"), plain, counter:
         model.encode(torch.zeros(1, 1, 6 * RATE, device=model.device), torch.tensor([6 * RATE]))
     return counter.get_total_flops() / 6

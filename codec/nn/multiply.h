@@ -1,0 +1,51 @@
+// Products of small matrices that lie in cache, by all the registers a processor has.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+// Sums are held in ROWS x VECTORS registers: as many as leave a few for what is multiplied.
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16, ROWS = 8, VECTORS = 3;
+#elif defined(__AVX__)
+constexpr int64_t LANES = 8, ROWS = 6, VECTORS = 2;
+#else
+constexpr int64_t LANES = 4, ROWS = 8, VECTORS = 3;
+#endif
+constexpr int64_t PANEL = LANES * VECTORS;  // columns at a time; divides 48
+
+typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+// to [COUNT, PANEL] = left [COUNT, depth] x right [depth, PANEL] + bias [PANEL]; of each, the next row is so far away.
+template <int64_t COUNT>
+inline void multiply(const float* left, int64_t left_row, const float* right, int64_t right_row, int64_t depth,
+                     const float* bias, float* to, int64_t to_row) {
+  Lanes sums[COUNT][VECTORS] = {};
+  if (bias)
+    for (int64_t i = 0; i < COUNT; ++i)
+      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] = *(const Lanes*)(bias + v * LANES);
+  for (int64_t k = 0; k < depth; ++k) {
+    Lanes row[VECTORS];
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < VECTORS; ++v) row[v] = *(const Lanes*)(right + k * right_row + v * LANES);
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < COUNT; ++i)
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] += left[i * left_row + k] * row[v];
+  }
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < COUNT; ++i)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < VECTORS; ++v) *(Lanes*)(to + i * to_row + v * LANES) = sums[i][v];
+}
+
+// weights [count, rows, columns] -> packed [count, columns / PANEL, rows, PANEL]: each panel is the right of `multiply`
+inline void pack(const float* weights, float* packed, int64_t count, int64_t rows, int64_t columns) {
+  for (int64_t n = 0; n < count; ++n)
+    for (int64_t panel = 0; panel < columns; panel += PANEL)
+      for (int64_t k = 0; k < rows; ++k, packed += PANEL)
+        std::memcpy(packed, weights + (n * rows + k) * columns + panel, sizeof(float) * PANEL);
+}
+
+}  // namespace
