@@ -17,27 +17,28 @@ constexpr int64_t PANEL = LANES * VECTORS;  // columns at a time; divides 48
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-// to [COUNT, PANEL] = left [COUNT, depth] x right [depth, PANEL] + bias [PANEL]; of each, the next row is so far away.
-template <int64_t COUNT>
+// to [COUNT, columns] = left [COUNT, depth] x right [depth, columns] + bias [columns], columns being LANES x WIDE; of
+// each, the next row is so far away.
+template <int64_t COUNT, int64_t WIDE = VECTORS>
 inline void multiply(const float* left, int64_t left_row, const float* right, int64_t right_row, int64_t depth,
                      const float* bias, float* to, int64_t to_row) {
-  Lanes sums[COUNT][VECTORS] = {};
+  Lanes sums[COUNT][WIDE] = {};
   if (bias)
     for (int64_t i = 0; i < COUNT; ++i)
-      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] = *(const Lanes*)(bias + v * LANES);
+      for (int64_t v = 0; v < WIDE; ++v) sums[i][v] = *(const Lanes*)(bias + v * LANES);
   for (int64_t k = 0; k < depth; ++k) {
-    Lanes row[VECTORS];
+    Lanes row[WIDE];
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; ++v) row[v] = *(const Lanes*)(right + k * right_row + v * LANES);
+    for (int64_t v = 0; v < WIDE; ++v) row[v] = *(const Lanes*)(right + k * right_row + v * LANES);
 #pragma GCC unroll 8
     for (int64_t i = 0; i < COUNT; ++i)
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < VECTORS; ++v) sums[i][v] += left[i * left_row + k] * row[v];
+      for (int64_t v = 0; v < WIDE; ++v) sums[i][v] += left[i * left_row + k] * row[v];
   }
 #pragma GCC unroll 8
   for (int64_t i = 0; i < COUNT; ++i)
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; ++v) *(Lanes*)(to + i * to_row + v * LANES) = sums[i][v];
+    for (int64_t v = 0; v < WIDE; ++v) *(Lanes*)(to + i * to_row + v * LANES) = sums[i][v];
 }
 
 // weights [count, rows, columns] -> packed [count, columns / PANEL, rows, PANEL]: each panel is the right of `multiply`

@@ -1,33 +1,22 @@
-"""Builds the C++ of this folder once, for this processor, and loads it.
-
-It shares torch's own OpenMP threads: after a layer these look out for more work for some milliseconds before they
-sleep, and threads of our own would have to wait for their cores just as long.
+"""The layers in C++ of this folder: loads them, calls them, and gives them weights in the order that they read.
 
 A compiler is a help, not a need: without one the plain forms run, and one notice says so.
 """
 
 import ctypes
 import functools
-import hashlib
 import os
-import platform
 import shutil
 import subprocess
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from codec.nn.compiler import build
 from codec.nn.layers import Conv1d, on_cpu_for_good
 
-HERE = Path(__file__).parent
-SOURCES = tuple(HERE / name for name in ("snake.cpp", "snake_conv.cpp", "wide_conv.cpp"))
-HEADERS = tuple(HERE / name for name in ("snake.h", "multiply.h"))
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-OPENMP = ("-fopenmp",)  # not every compiler has it; built without, the kernels run on one core
 CHANNELS = 48  # the kernels of convolutions take multiples of it
 PER_THREAD = 20_000  # numbers, at least: for fewer, a thread is not worth waking
 
@@ -45,7 +34,7 @@ def library() -> ctypes.CDLL | None:
         warnings.warn("no C++ compiler found: layers run in their plain form, same codes, slower", stacklevel=2)
         return None
     try:
-        return ctypes.CDLL(str(_build(compiler)))
+        return ctypes.CDLL(str(build(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         warnings.warn(
@@ -112,36 +101,3 @@ class Packed:
 def threads_for(numbers: int) -> int:
     """How many of torch's threads are worth it for so many numbers."""
     return min(torch.get_num_threads(), max(1, numbers // PER_THREAD))
-
-
-def _build(compiler: str) -> Path:
-    """The shared library, from the user's cache or built now. Its name follows sources, compiler and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    sources = [source.read_text() for source in (*SOURCES, *HEADERS)]
-    identity = "\n".join((*sources, version, *FLAGS, *OPENMP, platform.machine(), _processor()))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neutok"
-    target = folder / f"layers-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / "layers.so"
-            command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
-            try:
-                _compile([*command, *OPENMP])
-            except subprocess.CalledProcessError:
-                _compile(command)
-            built.replace(target)  # whole or not at all, whoever builds at the same time
-    return target
-
-
-def _compile(command: Sequence[str]) -> None:
-    subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-
-
-def _processor() -> str:
-    """What `-march=native` depends on: a home shared by unlike machines must not share the library."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

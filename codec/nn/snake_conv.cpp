@@ -36,14 +36,18 @@ void snake_conv(const float* x, const float* added, float* y, const float* alpha
                 int64_t batch, int64_t in, int64_t out, int64_t width, int64_t stride, int64_t padding,
                 int64_t length_in, int64_t length_out, int64_t threads) {
   const Filters filters(taps);
-  const int64_t spans = (length_out + SPAN - 1) / SPAN, depth = width * in;
+  const int64_t depth = width * in;
+  int64_t spans = (length_out + SPAN - 1) / SPAN;  // of a clip
+  if (spans > threads) spans = (spans + threads - 1) / threads * threads;  // the same number for each thread
+  const int64_t most = ((length_out + spans - 1) / spans + ROWS - 1) / ROWS * ROWS;  // times of a span
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* bent = scratch + thread * snake_conv_scratch(in, width, stride);
     for (int64_t job = thread; job < batch * spans; job += threads) {
-      const int64_t clip = job / spans, first = job % spans * SPAN, count = std::min(SPAN, length_out - first);
-      // what SPAN times see: [start, end), of it [from, to) within the clip, and around that zeros
-      const int64_t start = first * stride - padding, end = start + seen_by(SPAN, width, stride);
+      const int64_t clip = job / spans, first = job % spans * most, count = std::min(most, length_out - first);
+      if (count <= 0) continue;  // the last may be left without any
+      // what these times see: [start, end), of it [from, to) within the clip, and around that zeros
+      const int64_t start = first * stride - padding, end = start + seen_by(most, width, stride);
       const int64_t from = std::max<int64_t>(start, 0), to = std::clamp(valid[clip], from, std::max(from, end));
       std::memset(bent, 0, sizeof(float) * (from - start) * in);
       for (int64_t c = 0; c < in && from < to; c += GROUP)

@@ -11,6 +11,7 @@ from codec.config import W2VBertConfig
 from codec.nn.fbank import fbank
 from codec.nn.layers import Conv1d, Linear, on_cpu_for_good
 from codec.nn.masking import is_valid
+from codec.nn.relative_attention import relative_attention, takes
 
 CACHED_BIASES = 1 << 22  # of queries against all keys of a batch: as many at once as stay in a CPU's cache
 # A GPU's attention wants each row of biases to begin at a multiple of so many, or copies all of them to make it so; and
@@ -85,7 +86,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: W2VBertConfig) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads, self.right = config.heads, config.right
         self.norm = nn.LayerNorm(config.width)
         self.query = Linear(config.width, config.width)
         self.key = Linear(config.width, config.width)
@@ -95,9 +96,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
         x = self.norm(x)
-        query, key, value = (
-            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
-        )
+        query, key, value = (part(x) for part in (self.query, self.key, self.value))
+        if takes(query, self.heads):
+            num_keys = None if hidden_keys is None else (~hidden_keys).flatten(1).sum(1)
+            return self.out(relative_attention(query, key, value, self.distance.weight, self.right, num_keys))
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         # each query meets each known distance once, and the products are then dealt out to the keys
         known = self.distance.weight.to(query.dtype).T * query.shape[-1] ** -0.5
         size = max(1, CACHED_BIASES // key[..., 0].numel()) if on_cpu_for_good(x) else x.shape[1]

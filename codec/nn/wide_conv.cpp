@@ -10,7 +10,6 @@
 namespace {
 
 constexpr int64_t WIDTH = 7, IN = 18, OUT = IN - WIDTH + 1, PRODUCTS = 25;  // as in wide_conv.py
-
 constexpr int64_t TILE = 4 * ROWS;  // blocks at a time
 
 // All blocks, each (clip, place, phase), the last counting fastest: a dilated convolution is a plain one of every
@@ -86,12 +85,14 @@ void wide_conv(const float* x, float* y, const float* before, const float* packe
                int64_t threads) {
   const Blocks blocks(batch, channels, length, apart);
   const int64_t stride = product_stride(channels);
+  const int64_t share = (blocks.count() + threads * ROWS - 1) / (threads * ROWS) * ROWS;  // of a thread
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* in = scratch + thread * wide_conv_scratch(channels);
     float* out = in + PRODUCTS * stride;
-    for (int64_t first = thread * TILE; first < blocks.count(); first += threads * TILE) {
-      const int64_t count = std::min(TILE, blocks.count() - first), rows = (count + ROWS - 1) / ROWS * ROWS;
+    const int64_t end = std::min((thread + 1) * share, blocks.count());
+    for (int64_t first = thread * share; first < end; first += TILE) {
+      const int64_t count = std::min(TILE, end - first), rows = (count + ROWS - 1) / ROWS * ROWS;
       for (int64_t i = 0; i < count; ++i) spread(x, blocks, first + i, before, in + i * channels, stride);
       for (int64_t p = 0; p < PRODUCTS; ++p) {
         // whole tiles are multiplied: what is too much of the last is zero, and read by nobody

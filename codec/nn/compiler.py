@@ -1,0 +1,55 @@
+"""Builds the C++ of this folder, once for each processor.
+
+It shares torch's own OpenMP threads: after a layer these look out for more work for some milliseconds before they
+sleep, and threads of our own would have to wait for their cores just as long.
+"""
+
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = tuple(HERE / name for name in ("snake.cpp", "snake_conv.cpp", "wide_conv.cpp", "relative_attention.cpp"))
+HEADERS = tuple(HERE / name for name in ("snake.h", "multiply.h"))
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+OPENMP = ("-fopenmp",)  # not every compiler has it; built without, the kernels run on one core
+
+
+def build(compiler: str) -> Path:
+    """The shared library, from the user's cache or built now. Its name follows sources, compiler and processor.
+
+    Raises: OSError, subprocess.SubprocessError where that fails.
+    """
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    sources = [source.read_text() for source in (*SOURCES, *HEADERS)]
+    identity = "\n".join((*sources, version, *FLAGS, *OPENMP, platform.machine(), _processor()))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neutok"
+    target = folder / f"layers-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+            built = Path(unfinished) / "layers.so"
+            command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
+            try:
+                _compile([*command, *OPENMP])
+            except subprocess.CalledProcessError:
+                _compile(command)
+            built.replace(target)  # whole or not at all, whoever builds at the same time
+    return target
+
+
+def _compile(command: Sequence[str]) -> None:
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: a home shared by unlike machines must not share the library."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,126 @@
+// Self-attention whose scores also depend on the clipped distance between query and key (relative_attention.py), a few
+// queries at a time: their scores stay in cache, and no bias is ever laid out for all pairs.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "multiply.h"
+
+namespace {
+
+constexpr int64_t HEAD = 64;     // channels of a head
+constexpr int64_t QUERIES = 24;  // at a time; a multiple of ROWS and of VALUE_ROWS
+constexpr int64_t VALUE_ROWS = 6, VALUE_VECTORS = LANES == 16 ? 4 : 2;
+
+int64_t up_to_panels(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
+
+// rows [count, HEAD], each `row` after the one before -> the right of `multiply`, panel after panel, zeros at the end
+void transpose(const float* rows, int64_t row, int64_t count, float* panels) {
+  for (int64_t first = 0; first < count; first += PANEL, panels += HEAD * PANEL)
+    for (int64_t i = 0; i < PANEL; ++i)
+      for (int64_t c = 0; c < HEAD; ++c) panels[c * PANEL + i] = first + i < count ? rows[(first + i) * row + c] : 0;
+}
+
+// to [QUERIES, columns] = queries [QUERIES, HEAD] x panels
+void against(const float* queries, const float* panels, float* to, int64_t columns) {
+  for (int64_t c = 0; c < columns; c += PANEL)
+    for (int64_t i = 0; i < QUERIES; i += ROWS)
+      multiply<ROWS>(queries + i * HEAD, HEAD, panels + c * HEAD, PANEL, HEAD, nullptr, to + i * columns + c, columns);
+}
+
+// e^x for x <= 0, within 2 units in the last place; 0 where that is below 1e-38
+inline float exponential(float x) {
+  x = std::max(x, -87.0f);
+  const float twos = std::nearbyintf(x * 1.44269504f);
+  float r = std::fmaf(twos, -0.693145752f, x);
+  r = std::fmaf(twos, -1.42860677e-6f, r);
+  float p = 1.98756912e-4f;
+  p = std::fmaf(p, r, 1.39819994e-3f);
+  p = std::fmaf(p, r, 8.33345205e-3f);
+  p = std::fmaf(p, r, 4.16657962e-2f);
+  p = std::fmaf(p, r, 1.66666657e-1f);
+  p = std::fmaf(p, r, 0.5f);
+  p = std::fmaf(p * r, r, r) + 1;
+  const int32_t bits = (int32_t(twos) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+// Scores of one query at `time` -> e^(score - greatest), times a common factor; returns their sum. `far`: its scores
+// of the known distances, from `left` before it to `right` after it.
+float soften(float* scores, int64_t keys, const float* far, int64_t time, int64_t left, int64_t right, float scale) {
+  const int64_t from = std::clamp<int64_t>(time - left, 0, keys), to = std::clamp<int64_t>(time + right, 0, keys);
+  for (int64_t j = 0; j < from; ++j) scores[j] += far[0];
+  for (int64_t j = from; j < to; ++j) scores[j] += far[j - time + left];
+  for (int64_t j = to; j < keys; ++j) scores[j] += far[left + right];
+  float most[LANES], sums[LANES] = {};
+  std::fill(most, most + LANES, -INFINITY);
+  const int64_t whole = keys / LANES * LANES;
+  for (int64_t j = 0; j < whole; j += LANES)
+    for (int64_t i = 0; i < LANES; ++i) most[i] = scores[j + i] > most[i] ? scores[j + i] : most[i];
+  float greatest = *std::max_element(most, most + LANES);
+  for (int64_t j = whole; j < keys; ++j) greatest = std::max(greatest, scores[j]);
+  for (int64_t j = 0; j < keys; ++j) scores[j] = exponential((scores[j] - greatest) * scale);
+  for (int64_t j = 0; j < whole; j += LANES)
+    for (int64_t i = 0; i < LANES; ++i) sums[i] += scores[j + i];
+  float sum = 0;
+  for (int64_t i = 0; i < LANES; ++i) sum += sums[i];
+  for (int64_t j = whole; j < keys; ++j) sum += scores[j];
+  return sum;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Floats that each thread needs for itself: keys and values of a head, queries, their scores, sums.
+int64_t relative_attention_scratch(int64_t length, int64_t distances) {
+  const int64_t keys = up_to_panels(length), known = up_to_panels(distances);
+  return (2 * keys + known + 2 * QUERIES) * HEAD + QUERIES * (keys + known);
+}
+
+// query, key, value, y: [batch, length, heads x HEAD], contiguous. distance: [left + 1 + right, HEAD]. valid: keys of
+// each row of the batch, 1 to length. scratch: of all threads.
+void relative_attention(const float* query, const float* key, const float* value, const float* distance, float* y,
+                        const int64_t* valid, float* scratch, int64_t batch, int64_t length, int64_t heads,
+                        int64_t left, int64_t right, int64_t threads) {
+  const int64_t row = heads * HEAD, distances = left + 1 + right, known = up_to_panels(distances);
+  const float scale = 1 / std::sqrt(float(HEAD));
+#pragma omp parallel for num_threads(threads)
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    const int64_t most = up_to_panels(length);
+    float* key_panels = scratch + thread * relative_attention_scratch(length, distances);
+    float* values = key_panels + most * HEAD;
+    float* distance_panels = values + most * HEAD;
+    float* queries = distance_panels + known * HEAD;
+    float* sums = queries + QUERIES * HEAD;
+    float* scores = sums + QUERIES * HEAD;
+    float* far = scores + QUERIES * most;
+    transpose(distance, HEAD, distances, distance_panels);
+    for (int64_t job = thread; job < batch * heads; job += threads) {
+      const int64_t start = job / heads * length * row + job % heads * HEAD, keys = valid[job / heads];
+      const int64_t columns = up_to_panels(keys);
+      transpose(key + start, row, keys, key_panels);
+      for (int64_t j = 0; j < keys; ++j) std::memcpy(values + j * HEAD, value + start + j * row, 4 * HEAD);
+      for (int64_t first = 0; first < length; first += QUERIES) {
+        const int64_t count = std::min(QUERIES, length - first);
+        for (int64_t i = 0; i < QUERIES; ++i)  // the last query again where there are fewer
+          std::memcpy(queries + i * HEAD, query + start + (first + std::min(i, count - 1)) * row, 4 * HEAD);
+        against(queries, key_panels, scores, columns);
+        against(queries, distance_panels, far, known);
+        float total[QUERIES];
+        for (int64_t i = 0; i < QUERIES; ++i)
+          total[i] = soften(scores + i * columns, keys, far + i * known, first + i, left, right, scale);
+        for (int64_t i = 0; i < QUERIES; i += VALUE_ROWS)
+          for (int64_t c = 0; c < HEAD; c += VALUE_VECTORS * LANES)
+            multiply<VALUE_ROWS, VALUE_VECTORS>(scores + i * columns, columns, values + c, HEAD, keys, nullptr,
+                                                sums + i * HEAD + c, HEAD);
+        for (int64_t i = 0; i < count; ++i)
+          for (int64_t c = 0; c < HEAD; ++c) y[start + (first + i) * row + c] = sums[i * HEAD + c] / total[i];
+      }
+    }
+  }
+}
+}
