@@ -43,8 +43,8 @@ def hardware(device: str) -> dict[str, object]:
 
 
 def machine(device: str) -> dict[str, object]:
-    """The hardware, and whether the activations run as one kernel, which is built here if it was not."""
-    return {**hardware(device), "compiled_activation": device == "cpu" and native.library() is not None}
+    """The hardware, and whether layers run in C++, which is built here if it was not."""
+    return {**hardware(device), "compiled_layers": device == "cpu" and native.library() is not None}
 
 
 def describe(device: str) -> str:
@@ -52,6 +52,6 @@ def describe(device: str) -> str:
     known = machine(device)
     if known["gpu"]:
         return f"{known['gpu']}, torch {known['torch']}"
-    compiled = "compiled" if known["compiled_activation"] else "plain"
+    compiled = "compiled" if known["compiled_layers"] else "plain"
     best = known["instructions"][-1] if known["instructions"] else "no vector instructions known"
-    return f"{known['processor']} ({best}), {known['threads']} threads, torch {known['torch']}, {compiled} activation"
+    return f"{known['processor']} ({best}), {known['threads']} threads, torch {known['torch']}, {compiled} layers"
