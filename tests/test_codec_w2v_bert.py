@@ -1,5 +1,7 @@
 """Our w2v-BERT 2.0 is that of transformers, also where clips are longer than the distances it tells apart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,14 +14,15 @@ HOPS = (101, 30, 2)
 
 
 @pytest.mark.oracle
-def test_hidden_states_equal_those_of_transformers(monkeypatch):
+@pytest.mark.parametrize("size", (SIZE, replace(SIZE, width=128, heads=2)), ids=("narrow heads", "heads of the kernel"))
+def test_hidden_states_equal_those_of_transformers(monkeypatch, size):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     reference = transformers.Wav2Vec2BertModel(
         transformers.Wav2Vec2BertConfig(
-            hidden_size=32,
+            hidden_size=size.width,
             num_hidden_layers=3,  # one more than we keep
-            num_attention_heads=4,
+            num_attention_heads=size.heads,
             intermediate_size=48,
             apply_spec_augment=False,
             position_embeddings_type="relative_key",
@@ -27,9 +30,9 @@ def test_hidden_states_equal_those_of_transformers(monkeypatch):
     ).eval()
     for parameter in reference.parameters():  # norms and biases, too, must matter
         parameter.data += 0.1 * torch.randn_like(parameter)
-    model = w2v_bert.W2VBert(SIZE)
+    model = w2v_bert.W2VBert(size)
     stored = {f"semantic_model.{name}": tensor for name, tensor in reference.state_dict().items()}
-    modules = {ours.removeprefix("semantic."): theirs for ours, theirs, _ in w2v_bert_modules(SIZE)}
+    modules = {ours.removeprefix("semantic."): theirs for ours, theirs, _ in w2v_bert_modules(size)}
     state = {}
     for name, parameter in model.state_dict().items():
         module, _, leaf = name.rpartition(".")
