@@ -6,14 +6,13 @@
 #include <cstring>
 
 #include "multiply.h"
+#include "pieces.h"
 
 namespace {
 
 constexpr int64_t HEAD = 64;     // channels of a head
 constexpr int64_t QUERIES = 24;  // at a time; a multiple of ROWS and of VALUE_ROWS
 constexpr int64_t VALUE_ROWS = 6, VALUE_VECTORS = LANES == 16 ? 4 : 2;
-
-int64_t up_to_panels(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
 // rows [count, HEAD], each `row` after the one before -> the right of `multiply`, panel after panel, zeros at the end
 void transpose(const float* rows, int64_t row, int64_t count, float* panels) {
@@ -77,7 +76,7 @@ extern "C" {
 
 // Floats that each thread needs for itself: keys and values of a head, queries, their scores, sums.
 int64_t relative_attention_scratch(int64_t length, int64_t distances) {
-  const int64_t keys = up_to_panels(length), known = up_to_panels(distances);
+  const int64_t keys = up_to(length, PANEL), known = up_to(distances, PANEL);
   return (2 * keys + known + 2 * QUERIES) * HEAD + QUERIES * (keys + known);
 }
 
@@ -86,11 +85,11 @@ int64_t relative_attention_scratch(int64_t length, int64_t distances) {
 void relative_attention(const float* query, const float* key, const float* value, const float* distance, float* y,
                         const int64_t* valid, float* scratch, int64_t batch, int64_t length, int64_t heads,
                         int64_t left, int64_t right, int64_t threads) {
-  const int64_t row = heads * HEAD, distances = left + 1 + right, known = up_to_panels(distances);
+  const int64_t row = heads * HEAD, distances = left + 1 + right, known = up_to(distances, PANEL);
   const float scale = 1 / std::sqrt(float(HEAD));
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
-    const int64_t most = up_to_panels(length);
+    const int64_t most = up_to(length, PANEL);
     float* key_panels = scratch + thread * relative_attention_scratch(length, distances);
     float* values = key_panels + most * HEAD;
     float* distance_panels = values + most * HEAD;
@@ -101,7 +100,7 @@ void relative_attention(const float* query, const float* key, const float* value
     transpose(distance, HEAD, distances, distance_panels);
     for (int64_t job = thread; job < batch * heads; job += threads) {
       const int64_t start = job / heads * length * row + job % heads * HEAD, keys = valid[job / heads];
-      const int64_t columns = up_to_panels(keys);
+      const int64_t columns = up_to(keys, PANEL);
       transpose(key + start, row, keys, key_panels);
       for (int64_t j = 0; j < keys; ++j) std::memcpy(values + j * HEAD, value + start + j * row, 4 * HEAD);
       for (int64_t first = 0; first < length; first += QUERIES) {

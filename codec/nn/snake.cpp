@@ -3,13 +3,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "pieces.h"
 #include "snake.h"
 
 namespace {
 
 constexpr int64_t SPAN = 512;  // times of one group of channels that a thread takes at once
-
-int64_t pieces(int64_t whole, int64_t size) { return (whole + size - 1) / size; }
 
 // All jobs, each (clip, span, group of channels), the last counting fastest.
 template <typename T>
@@ -23,7 +22,8 @@ void run(const T* x, T* y, const float* alpha, const float* inverse_beta, const 
     const int64_t end = std::min(from + SPAN, length), to = std::clamp(valid[clip], from, end);
     const int64_t width = std::min(GROUP, channels - c), start = clip * length * channels + c;
     if (from < to)
-      span(x + start, y + start + from * channels, alpha + c, inverse_beta + c, filters, channels, width, valid[clip], from, to);
+      span(x + start, y + start + from * channels, alpha + c, inverse_beta + c, filters, channels, width, valid[clip],
+           from, to);
     for (int64_t t = to; t < end; ++t) std::memset(y + start + t * channels, 0, width * sizeof(T));
   }
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "multiply.h"
+#include "pieces.h"
 #include "snake.h"
 
 namespace {
@@ -37,9 +38,9 @@ void snake_conv(const float* x, const float* added, float* y, const float* alpha
                 int64_t length_in, int64_t length_out, int64_t threads) {
   const Filters filters(taps);
   const int64_t depth = width * in;
-  int64_t spans = (length_out + SPAN - 1) / SPAN;  // of a clip
-  if (spans > threads) spans = (spans + threads - 1) / threads * threads;  // the same number for each thread
-  const int64_t most = ((length_out + spans - 1) / spans + ROWS - 1) / ROWS * ROWS;  // times of a span
+  int64_t spans = pieces(length_out, SPAN);  // of a clip
+  if (spans > threads) spans = up_to(spans, threads);  // the same number for each thread
+  const int64_t most = up_to(pieces(length_out, spans), ROWS);  // times of a span
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* bent = scratch + thread * snake_conv_scratch(in, width, stride);

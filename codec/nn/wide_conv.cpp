@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "multiply.h"
+#include "pieces.h"
 
 namespace {
 
@@ -19,7 +20,7 @@ struct Blocks {
 
   Blocks(int64_t batch, int64_t channels, int64_t length, int64_t apart)
       : batch(batch), channels(channels), length(length), apart(apart) {
-    per_clip = (length + OUT * apart - 1) / (OUT * apart) * apart;
+    per_clip = pieces(length, OUT * apart) * apart;
   }
   int64_t count() const { return batch * per_clip; }
   int64_t clip(int64_t block) const { return block / per_clip * length * channels; }
@@ -85,14 +86,14 @@ void wide_conv(const float* x, float* y, const float* before, const float* packe
                int64_t threads) {
   const Blocks blocks(batch, channels, length, apart);
   const int64_t stride = product_stride(channels);
-  const int64_t share = (blocks.count() + threads * ROWS - 1) / (threads * ROWS) * ROWS;  // of a thread
+  const int64_t share = pieces(blocks.count(), threads * ROWS) * ROWS;  // of a thread
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* in = scratch + thread * wide_conv_scratch(channels);
     float* out = in + PRODUCTS * stride;
     const int64_t end = std::min((thread + 1) * share, blocks.count());
     for (int64_t first = thread * share; first < end; first += TILE) {
-      const int64_t count = std::min(TILE, end - first), rows = (count + ROWS - 1) / ROWS * ROWS;
+      const int64_t count = std::min(TILE, end - first), rows = up_to(count, ROWS);
       for (int64_t i = 0; i < count; ++i) spread(x, blocks, first + i, before, in + i * channels, stride);
       for (int64_t p = 0; p < PRODUCTS; ++p) {
         // whole tiles are multiplied: what is too much of the last is zero, and read by nobody

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import torch
 from torch import Tensor, nn
@@ -145,8 +145,13 @@ def count_flops(model: NeuCodec) -> float:
     library = torch.ops.mkldnn  # its own linear, as codec/nn/layers.py calls it, is unknown to the counter
     unknown = {library._linear_pointwise: linear_flops} if hasattr(library, "_linear_pointwise") else {}
     counter = FlopCounterMode(display=False, custom_mapping=unknown)
-    plain = patch.object(native, "takes", lambda *_: False), patch.object(w2v_bert, "takes", lambda *_: False)
-    with torch.compiler.set_stance("force_eager"), plain[0], plain[1], counter:
+    no = Mock(return_value=False)
+    with (
+        torch.compiler.set_stance("force_eager"),
+        patch.object(native, "takes", no),
+        patch.object(w2v_bert, "takes", no),
+        counter,
+    ):
         model.encode(torch.zeros(1, 1, 6 * RATE, device=model.device), torch.tensor([6 * RATE]))
     return counter.get_total_flops() / 6
 
