@@ -17,7 +17,7 @@ from codec.config import BigCodecConfig, CodecConfig, SpectralConfig, W2VBertCon
 from codec.fsq import FSQ
 from codec.nn.acoustic import BigCodecEncoder
 from codec.nn.adapter import SemanticAdapter
-from codec.nn.layers import Linear
+from codec.nn.linear import Linear
 from codec.nn.masking import zero_tail
 from codec.nn.vocos import VocosDecoder
 from codec.nn.w2v_bert import W2VBert

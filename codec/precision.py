@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from codec.nn.layers import Conv1d, Linear
+from codec.nn.conv import Conv1d
+from codec.nn.linear import Linear
 
 DEFINITION = "float32"
 PRECISIONS = (DEFINITION, "tf32", "bfloat16", "bfloat16+compiled")

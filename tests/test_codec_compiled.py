@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import codec
 from codec.compiled import compile_layers
-from codec.nn import layers, w2v_bert
+from codec.nn import conv, linear, w2v_bert
 from codec.precision import convert
 from tests.codec_toys import small
 
@@ -48,7 +48,7 @@ def test_on_a_gpu_lengths_of_every_remainder_share_what_is_compiled(monkeypatch)
         return scaled_dot_product_attention(query, key, value, attn_mask)
 
     monkeypatch.setattr(w2v_bert, "scaled_dot_product_attention", attention)
-    for module in (w2v_bert, layers):
+    for module in (w2v_bert, conv, linear):
         monkeypatch.setattr(module, "on_cpu_for_good", lambda x: False)
     traced = []
 

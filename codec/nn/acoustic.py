@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from codec.config import BigCodecConfig
 from codec.nn.activations import SnakeBeta
-from codec.nn.layers import Conv1d, time_major
+from codec.nn.conv import Conv1d, time_major
 from codec.nn.masking import zero_tail
 from codec.nn.snake_conv import SnakeConv1d
 from codec.nn.wide_conv import WideConv1d
@@ -62,4 +62,5 @@ class ResidualUnit(nn.Module):
         self.conv2 = SnakeConv1d(width, width, 1)
 
     def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
-        return self.conv2.after(self.act2, self.conv1(self.act1(x, num_valid)), num_valid, added=x)
+        y = self.conv1.after(self.act1, x, num_valid)
+        return self.conv2.after(self.act2, y, num_valid, added=x)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from codec.nn.layers import Conv1d
+from codec.nn.conv import Conv1d
 from codec.nn.masking import zero_tail
 
 

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = tuple(HERE / name for name in ("snake.cpp", "snake_conv.cpp", "wide_conv.cpp", "relative_attention.cpp"))
-HEADERS = tuple(HERE / name for name in ("snake.h", "multiply.h", "pieces.h"))
+SOURCES, HEADERS = (tuple(sorted(HERE.glob(names))) for names in ("*.cpp", "*.h"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 OPENMP = ("-fopenmp",)  # not every compiler has it; built without, the kernels run on one core
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.config import HubertConfig
-from codec.nn.layers import Conv1d, Linear
+from codec.nn.conv import Conv1d
+from codec.nn.linear import Linear
 from codec.nn.masking import is_valid, masked_moments, zero_tail
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.config import L3ACConfig
-from codec.nn.layers import Conv1d, Linear
+from codec.nn.conv import Conv1d
+from codec.nn.linear import Linear
 from codec.nn.local_attention import LocalTransformer
 from codec.nn.masking import zero_tail
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codec.nn.layers import Linear
+from codec.nn.linear import Linear
 
 BLOCK = 256  # queries at a time: scores and biases above the diagonal of a long clip are never made
 

@@ -8,6 +8,7 @@ import functools
 import os
 import shutil
 import subprocess
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from codec.nn.compiler import build
-from codec.nn.layers import Conv1d, on_cpu_for_good
+from codec.nn.conv import Conv1d, on_cpu_for_good
 
 CHANNELS = 48  # the kernels of convolutions take multiples of it
 PER_THREAD = 20_000  # numbers, at least: for fewer, a thread is not worth waking
@@ -43,7 +44,12 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def call(name: str, *arguments: Tensor | int | None) -> None:
+def available() -> bool:
+    """Whether layers may call kernels: not while torch compiles, which could not look into them."""
+    return not torch.compiler.is_compiling() and library() is not None
+
+
+def call(name: str, *arguments: Tensor | float | None) -> None:
     """Call a kernel: of tensors, which must be contiguous and on the CPU, it gets the addresses, of None a null one.
 
     Raises: RuntimeError where the kernels are not built (ask `library()` first).
@@ -54,9 +60,11 @@ def call(name: str, *arguments: Tensor | int | None) -> None:
     getattr(kernels, name)(*map(_as_c, arguments))
 
 
-def _as_c(argument: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int64:
+def _as_c(argument: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
     if isinstance(argument, int):
         return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
     return ctypes.c_void_p(None if argument is None else argument.data_ptr())
 
 
@@ -67,14 +75,23 @@ def takes(x: Tensor, layer: Conv1d) -> bool:
     """
     fits = x.dtype == layer.weight.dtype == torch.float32 and x.stride(1) == 1
     fits = fits and layer.in_channels % CHANNELS == layer.out_channels % CHANNELS == 0
-    return fits and on_cpu_for_good(x) and not layer.weight.is_inference() and library() is not None
+    return fits and on_cpu_for_good(x) and not layer.weight.is_inference() and available()
+
+
+_own = threading.local()
 
 
 def scratch(name: str, threads: int, *sizes: int) -> Tensor:
-    """Memory for all threads of a kernel, as much as its `name`_scratch asks for."""
+    """Memory for all threads of a kernel, as much as its `name`_scratch asks for, or more; until the next is asked for.
+
+    It is kept: new memory would be faulted in page by page, at each call.
+    """
     size_for = getattr(library(), f"{name}_scratch")
     size_for.restype = ctypes.c_int64
-    return torch.empty(threads * size_for(*map(_as_c, sizes)))
+    size = threads * size_for(*map(_as_c, sizes))
+    if getattr(_own, "memory", None) is None or len(_own.memory) < size:
+        _own.memory = torch.empty(size)
+    return _own.memory
 
 
 class Packed:

@@ -5,14 +5,14 @@
 #include <cstdint>
 #include <cstring>
 
+#include "exponential.h"
 #include "multiply.h"
 #include "pieces.h"
 
 namespace {
 
 constexpr int64_t HEAD = 64;     // channels of a head
-constexpr int64_t QUERIES = 24;  // at a time; a multiple of ROWS and of VALUE_ROWS
-constexpr int64_t VALUE_ROWS = 6, VALUE_VECTORS = LANES == 16 ? 4 : 2;
+constexpr int64_t QUERIES = 24;  // at a time; a multiple of ROWS and of ROWS_64
 
 // rows [count, HEAD], each `row` after the one before -> the right of `multiply`, panel after panel, zeros at the end
 void transpose(const float* rows, int64_t row, int64_t count, float* panels) {
@@ -25,26 +25,8 @@ void transpose(const float* rows, int64_t row, int64_t count, float* panels) {
 void against(const float* queries, const float* panels, float* to, int64_t columns) {
   for (int64_t c = 0; c < columns; c += PANEL)
     for (int64_t i = 0; i < QUERIES; i += ROWS)
-      multiply<ROWS>(queries + i * HEAD, HEAD, panels + c * HEAD, PANEL, HEAD, nullptr, to + i * columns + c, columns);
-}
-
-// e^x for x <= 0, within 2 units in the last place; 0 where that is below 1e-38
-inline float exponential(float x) {
-  x = std::max(x, -87.0f);
-  const float twos = std::nearbyintf(x * 1.44269504f);
-  float r = std::fmaf(twos, -0.693145752f, x);
-  r = std::fmaf(twos, -1.42860677e-6f, r);
-  float p = 1.98756912e-4f;
-  p = std::fmaf(p, r, 1.39819994e-3f);
-  p = std::fmaf(p, r, 8.33345205e-3f);
-  p = std::fmaf(p, r, 4.16657962e-2f);
-  p = std::fmaf(p, r, 1.66666657e-1f);
-  p = std::fmaf(p, r, 0.5f);
-  p = std::fmaf(p * r, r, r) + 1;
-  const int32_t bits = (int32_t(twos) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return p * scale;
+      multiply<ROWS>(queries + i * HEAD, HEAD, panels + c * HEAD, PANEL, HEAD, nullptr, 0, to + i * columns + c,
+                     columns);
 }
 
 // Scores of one query at `time` -> e^(score - greatest), times a common factor; returns their sum. `far`: its scores
@@ -112,9 +94,9 @@ void relative_attention(const float* query, const float* key, const float* value
         float total[QUERIES];
         for (int64_t i = 0; i < QUERIES; ++i)
           total[i] = soften(scores + i * columns, keys, far + i * known, first + i, left, right, scale);
-        for (int64_t i = 0; i < QUERIES; i += VALUE_ROWS)
-          for (int64_t c = 0; c < HEAD; c += VALUE_VECTORS * LANES)
-            multiply<VALUE_ROWS, VALUE_VECTORS>(scores + i * columns, columns, values + c, HEAD, keys, nullptr,
+        for (int64_t i = 0; i < QUERIES; i += ROWS_64)
+          for (int64_t c = 0; c < HEAD; c += VECTORS_64 * LANES)
+            multiply<ROWS_64, VECTORS_64>(scores + i * columns, columns, values + c, HEAD, keys, nullptr, 0,
                                                 sums + i * HEAD + c, HEAD);
         for (int64_t i = 0; i < count; ++i)
           for (int64_t c = 0; c < HEAD; ++c) y[start + (first + i) * row + c] = sums[i * HEAD + c] / total[i];

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codec.nn import native
-from codec.nn.layers import on_cpu_for_good
+from codec.nn.conv import on_cpu_for_good
 
 HEAD = 64  # channels of a head, as the kernel knows them
 
@@ -15,7 +15,7 @@ HEAD = 64  # channels of a head, as the kernel knows them
 def takes(query: Tensor, heads: int) -> bool:
     """Whether the kernel can take queries [B, F, C] of so many heads."""
     fits = query.dtype == torch.float32 and query.shape[2] == heads * HEAD
-    return fits and on_cpu_for_good(query) and native.library() is not None
+    return fits and on_cpu_for_good(query) and native.available()
 
 
 def relative_attention(

@@ -59,7 +59,7 @@ void snake_conv(const float* x, const float* added, float* y, const float* alpha
       for (int64_t c = 0; c < out; c += PANEL, panel += PANEL * depth)
         for (int64_t t = 0; t < count; t += ROWS) {  // whole tiles: what is too much is not written
           alignas(64) float sums[ROWS * PANEL];
-          multiply<ROWS>(bent + t * stride * in, stride * in, panel, PANEL, depth, bias + c, sums, PANEL);
+          multiply<ROWS>(bent + t * stride * in, stride * in, panel, PANEL, depth, bias + c, 0, sums, PANEL);
           for (int64_t i = 0; i < std::min(ROWS, count - t); ++i) {
             const int64_t at = (clip * length_out + first + t + i) * out + c;
             for (int64_t v = 0; v < PANEL; v += LANES) {

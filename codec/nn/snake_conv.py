@@ -7,7 +7,7 @@ from torch import Tensor
 
 from codec.nn import native
 from codec.nn.activations import SnakeBeta, linear, low_pass_taps
-from codec.nn.layers import Conv1d
+from codec.nn.conv import Conv1d
 from codec.nn.snake_cpu import shaped
 
 

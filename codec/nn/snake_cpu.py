@@ -16,7 +16,7 @@ def snake_cpu(
     """Up-sample, snake, down-sample; each row ends at its own last sample and is zero beyond.
 
     Args: x: float32 or bfloat16 [B, C, T]; fastest where the channels of one time lie side by side (`time_major` in
-        layers.py). alpha, inverse_beta: float32 [C], linear scale. taps: the 12 of the filter. num_valid: int64 [B],
+        conv.py). alpha, inverse_beta: float32 [C], linear scale. taps: the 12 of the filter. num_valid: int64 [B],
         default T for every row.
     Returns: like x, time-major. Raises: RuntimeError where the kernel is not built (ask `native.library()` first).
     """

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
 from codec.config import SpectralConfig
-from codec.nn.layers import Conv1d, Linear
+from codec.nn.conv import Conv1d
+from codec.nn.linear import Linear
 from codec.nn.masking import zero_tail
 from codec.nn.mel import LOG_FLOOR, mel_filters
 

@@ -7,7 +7,7 @@ in their product; rotating by frame would be another model.
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from codec.nn.layers import Linear
+from codec.nn.linear import Linear
 
 
 class TransformerLayer(nn.Module):

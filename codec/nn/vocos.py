@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, group_norm, pad, silu
 
 from codec.config import DecoderConfig
-from codec.nn.layers import Conv1d, Linear
+from codec.nn.conv import Conv1d
+from codec.nn.linear import Linear
 from codec.nn.masking import is_valid, masked_moments, zero_tail
 from codec.nn.transformer import TransformerLayer
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import glu, pad, scaled_dot_product_attention, silu
 
 from codec.config import W2VBertConfig
+from codec.nn.conv import Conv1d, on_cpu_for_good
 from codec.nn.fbank import fbank
-from codec.nn.layers import Conv1d, Linear, on_cpu_for_good
+from codec.nn.linear import Linear
 from codec.nn.masking import is_valid
 from codec.nn.relative_attention import relative_attention, takes
 
@@ -52,7 +53,7 @@ def relative_positions(length: int, left: int, right: int, device: torch.device)
 
 
 class ConformerLayer(nn.Module):
-    """Half a feed-forward, attention, convolution, the other half; each pre-normed, the sum normed."""
+    """Half a feed-forward, attention, convolution, the other half: each reads norms, and adds to what it was given."""
 
     def __init__(self, config: W2VBertConfig) -> None:
         super().__init__()
@@ -63,10 +64,10 @@ class ConformerLayer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
-        x = torch.add(x, self.ffn1(x), alpha=0.5)
-        x = x + self.attention(x, distances, hidden_keys)
-        x = x + self.conv(x)  # causal, so what lies past a row's end never reaches it
-        x = torch.add(x, self.ffn2(x), alpha=0.5)
+        x = self.ffn1(x)
+        x = self.attention(x, distances, hidden_keys)
+        x = self.conv(x)  # causal, so what lies past a row's end never reaches it
+        x = self.ffn2(x)
         return self.norm(x)
 
 
@@ -78,7 +79,7 @@ class FeedForward(nn.Module):
         self.down = Linear(config.ffn_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(silu(self.up(self.norm(x))))
+        return self.down(self.up(self.norm(x), silu=True), added=x, scale=0.5)
 
 
 class Attention(nn.Module):
@@ -95,22 +96,23 @@ class Attention(nn.Module):
         self.distance = nn.Embedding(config.left + 1 + config.right, config.width // config.heads)
 
     def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
-        x = self.norm(x)
-        query, key, value = (part(x) for part in (self.query, self.key, self.value))
+        normed = self.norm(x)
+        query, key, value = (part(normed) for part in (self.query, self.key, self.value))
         if takes(query, self.heads):
             num_keys = None if hidden_keys is None else (~hidden_keys).flatten(1).sum(1)
-            return self.out(relative_attention(query, key, value, self.distance.weight, self.right, num_keys))
+            heard = relative_attention(query, key, value, self.distance.weight, self.right, num_keys)
+            return self.out(heard, added=x)
         query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         # each query meets each known distance once, and the products are then dealt out to the keys
         known = self.distance.weight.to(query.dtype).T * query.shape[-1] ** -0.5
         size = max(1, CACHED_BIASES // key[..., 0].numel()) if on_cpu_for_good(x) else x.shape[1]
-        seen = []
+        heard = []
         for some, apart in zip(query.split(size, 2), distances.split(size), strict=True):
             bias = (some @ known).gather(3, apart.expand(*some.shape[:2], -1, -1))[..., : key.shape[2]]
             if hidden_keys is not None:
                 bias = bias.masked_fill_(hidden_keys, float("-inf"))
-            seen.append(scaled_dot_product_attention(some, key, value, attn_mask=bias).transpose(1, 2))
-        return self.out(torch.cat(seen, 1).flatten(2))
+            heard.append(scaled_dot_product_attention(some, key, value, attn_mask=bias).transpose(1, 2))
+        return self.out(torch.cat(heard, 1).flatten(2), added=x)
 
 
 class ConvModule(nn.Module):
@@ -123,7 +125,8 @@ class ConvModule(nn.Module):
         self.project = Linear(config.width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = glu(self.expand(self.norm(x)), -1)
-        x = pad(x, (0, 0, self.depthwise.kernel_size[0] - 1, 0))
-        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        return self.project(silu(self.depthwise_norm(x.float())))  # a GPU's norm has one type for all it reads
+        y = glu(self.expand(self.norm(x)), -1)
+        y = pad(y, (0, 0, self.depthwise.kernel_size[0] - 1, 0))
+        y = self.depthwise(y.transpose(1, 2)).transpose(1, 2)
+        # a GPU's norm has one type for all it reads
+        return self.project(silu(self.depthwise_norm(y.float())), added=x)

@@ -1,25 +1,14 @@
-"""The two layers that hold nearly all weights; both compute in the precision their weights are stored in.
-
-So a codec runs in bfloat16 by converting these layers alone (`codec/precision.py`): norms, softmax, activations, mel
-features and quantizer stay in float32.
-"""
+"""Convolutions, and the memory layout that they are fast in."""
 
 import torch
 from torch import Tensor, nn
 
 
-class Linear(nn.Linear):
-    """On a CPU by oneDNN, as convolutions are: torch's own choice for float32, MKL, is a fifth slower on AMD."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
-        if x.dtype == torch.float32 and on_cpu_for_good(x) and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return nn.functional.linear(x, self.weight, self.bias)
-
-
 class Conv1d(nn.Conv1d):
-    """What comes in time-major goes out so where `on_cpu_for_good`; conv1d would copy it to channel-major and back."""
+    """Computes in the precision of its weight.
+
+    What comes in time-major goes out so where `on_cpu_for_good`; conv1d would copy it to channel-major and back.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
