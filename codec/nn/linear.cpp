@@ -48,6 +48,12 @@ inline void transpose(const float* from, int64_t from_row, float* to, int64_t to
   for (int64_t i = 0; i < LANES; ++i) *(Lanes*)(to + i * to_row) = rows[i];
 }
 
+// Weights [PANEL_64, depth], each `row` after the one before -> the right of `multiply`.
+void turn(const float* weights, int64_t row, int64_t depth, float* panel) {
+  for (int64_t i = 0; i < PANEL_64; i += LANES)
+    for (int64_t k = 0; k < depth; k += LANES) transpose(weights + i * row + k, row, panel + k * PANEL_64 + i, PANEL_64);
+}
+
 // `count` rows, 1 to COUNT.
 template <int64_t COUNT>
 inline void multiply_few(int64_t count, const float* left, int64_t left_row, const float* panel, int64_t depth,
@@ -100,9 +106,7 @@ void linear(const float* x, const float* weight, const float* bias, const float*
       const int64_t depth = std::min(DEPTH, in - d);
       for (int64_t job = jobs * thread / threads; job < jobs * (thread + 1) / threads; ++job) {
         const int64_t c = job / shares * PANEL_64, from = job % shares * share, to = std::min(from + share, rows);
-        for (int64_t i = 0; i < PANEL_64; i += LANES)
-          for (int64_t k = 0; k < depth; k += LANES)
-            transpose(weight + (c + i) * in + d + k, in, panel + k * PANEL_64 + i, PANEL_64);
+        turn(weight + c * in + d, in, depth, panel);
         for (int64_t i = from; i < to; i += ROWS_64) {
           const int64_t count = std::min(ROWS_64, to - i);
           const float* left = parts + (d / DEPTH * rows + i) * row;

@@ -163,7 +163,7 @@ def matrix_peak(precision: str, device: str) -> float:
     dtype = torch.bfloat16 if precision.startswith("bfloat16") else torch.float32
     size = MATRIX_SIZE[torch.device(device).type]
     left = torch.randn(size, size, dtype=dtype, device=device)
-    product = Linear(size, size, bias=False, dtype=dtype, device=device)  # by the library that the codec's go through
+    product = Linear(size, size, bias=False, dtype=dtype, device=device)  # by what the codec's go through
     with torch.inference_mode(), computing(precision):
         best = min(clock(lambda: product(left), device)[1] for _ in range(5))
     return 2 * size**3 / best / 1e9
