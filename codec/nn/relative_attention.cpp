@@ -95,9 +95,9 @@ void relative_attention(const float* query, const float* key, const float* value
         for (int64_t i = 0; i < QUERIES; ++i)
           total[i] = soften(scores + i * columns, keys, far + i * known, first + i, left, right, scale);
         for (int64_t i = 0; i < QUERIES; i += ROWS_64)
-          for (int64_t c = 0; c < HEAD; c += VECTORS_64 * LANES)
+          for (int64_t c = 0; c < HEAD; c += PANEL_64)
             multiply<ROWS_64, VECTORS_64>(scores + i * columns, columns, values + c, HEAD, keys, nullptr, 0,
-                                                sums + i * HEAD + c, HEAD);
+                                          sums + i * HEAD + c, HEAD);
         for (int64_t i = 0; i < count; ++i)
           for (int64_t c = 0; c < HEAD; ++c) y[start + (first + i) * row + c] = sums[i * HEAD + c] / total[i];
       }
