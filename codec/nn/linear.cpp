@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <utility>
 
 #include "exponential.h"
@@ -13,7 +12,6 @@
 namespace {
 
 constexpr int64_t DEPTH = 1024;  // channels at a time: a panel of so many stays in a second-level cache
-constexpr int64_t APART = 16;    // added to the length of a row: at powers of two, rows would share a few cache lines
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -81,27 +79,19 @@ void finish(float* y, const float* added, int64_t row, int64_t count, bool silu,
 
 extern "C" {
 
-// Floats for all threads: a panel for each, and x in parts of DEPTH channels, their rows apart.
-int64_t linear_scratch(int64_t rows, int64_t in, int64_t threads) {
-  return threads * DEPTH * PANEL_64 + pieces(in, DEPTH) * rows * (DEPTH + APART);
-}
+// Floats that each thread needs for itself: a panel.
+int64_t linear_scratch() { return DEPTH * PANEL_64; }
 
 // y [rows, out] = x [rows, in] x weight [out, in] + bias [out], or its silu; that times scale + added [rows, out]. Bias
 // and added may be null. All contiguous; in is a multiple of 16, out of 64.
 void linear(const float* x, const float* weight, const float* bias, const float* added, float* y, float* scratch,
             int64_t rows, int64_t in, int64_t out, int64_t silu, double scale, int64_t threads) {
-  constexpr int64_t row = DEPTH + APART;
-  float* parts = scratch + threads * DEPTH * PANEL_64;
-#pragma omp parallel for num_threads(threads)
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t d = 0; d < in; d += DEPTH)
-      std::memcpy(parts + (d / DEPTH * rows + i) * row, x + i * in + d, sizeof(float) * std::min(DEPTH, in - d));
   // with many threads a panel's rows are dealt out as well
   const int64_t panels = out / PANEL_64, shares = std::min(pieces(4 * threads, panels), pieces(rows, ROWS_64));
   const int64_t share = up_to(pieces(rows, shares), ROWS_64), jobs = panels * shares;
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
-    float* panel = scratch + thread * DEPTH * PANEL_64;
+    float* panel = scratch + thread * linear_scratch();
     for (int64_t d = 0; d < in; d += DEPTH) {
       const int64_t depth = std::min(DEPTH, in - d);
       for (int64_t job = jobs * thread / threads; job < jobs * (thread + 1) / threads; ++job) {
@@ -109,10 +99,9 @@ void linear(const float* x, const float* weight, const float* bias, const float*
         turn(weight + c * in + d, in, depth, panel);
         for (int64_t i = from; i < to; i += ROWS_64) {
           const int64_t count = std::min(ROWS_64, to - i);
-          const float* left = parts + (d / DEPTH * rows + i) * row;
           float* sums = y + i * out + c;
           const float* start = d ? sums : bias ? bias + c : nullptr;
-          multiply_few<ROWS_64>(count, left, row, panel, depth, start, d ? out : 0, sums, out);
+          multiply_few<ROWS_64>(count, x + i * in + d, in, panel, depth, start, d ? out : 0, sums, out);
           if (d + depth == in) finish(sums, added ? added + i * out + c : nullptr, out, count, silu, float(scale));
         }
       }

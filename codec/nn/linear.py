@@ -29,7 +29,7 @@ class Linear(nn.Linear):
         x, added = x.contiguous(), None if added is None else added.contiguous()
         y = x.new_empty(*x.shape[:-1], self.out_features)
         rows, threads = x.numel() // self.in_features, native.threads_for(self.weight.numel())
-        scratch = native.scratch("linear", 1, rows, self.in_features, threads)
+        scratch = native.scratch("linear", threads)
         sizes = (rows, self.in_features, self.out_features, int(silu), float(scale), threads)
         native.call("linear", x, self.weight, self.bias, added, y, scratch, *sizes)
         return y
