@@ -152,7 +152,8 @@ def test_processors_of_narrower_registers_get_the_same_sums(narrower, tmp_path):
     compiler.write_text(f'#!/bin/sh\nexec c++ "$@" {narrower}\n')
     compiler.chmod(0o755)
     environment = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}
-    files = (__file__.replace("wide_conv", kernel) for kernel in ("wide_conv", "snake_conv", "linear"))
+    kernels = ("wide_conv", "snake_conv", "linear", "relative_attention")
+    files = (__file__.replace("wide_conv", kernel) for kernel in kernels)
     command = [
         sys.executable,
         "-m",
@@ -163,7 +164,7 @@ def test_processors_of_narrower_registers_get_the_same_sums(narrower, tmp_path):
         "no:cacheprovider",
         *files,
         "-k",
-        "equal or bits or own_end",
+        "equal or bits or own",
     ]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0 and "SKIPPED" not in run.stdout, run.stdout
