@@ -9,8 +9,8 @@ from codec.config import BigCodecConfig
 from codec.nn.activations import SnakeBeta
 from codec.nn.conv import Conv1d, time_major
 from codec.nn.masking import zero_tail
+from codec.nn.residual_unit import ResidualUnit
 from codec.nn.snake_conv import SnakeConv1d
-from codec.nn.wide_conv import WideConv1d
 
 
 class BigCodecEncoder(nn.Module):
@@ -51,16 +51,3 @@ class Block(nn.Module):
         for unit in self.units:
             x = unit(x, num_valid)
         return self.down.after(self.act, x, num_valid)
-
-
-class ResidualUnit(nn.Module):
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.act1 = SnakeBeta(width)
-        self.conv1 = WideConv1d(width, dilation)
-        self.act2 = SnakeBeta(width)
-        self.conv2 = SnakeConv1d(width, width, 1)
-
-    def forward(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
-        y = self.conv1.after(self.act1, x, num_valid)
-        return self.conv2.after(self.act2, y, num_valid, added=x)

@@ -26,4 +26,9 @@ inline float exponential(float x) {
   return p * scale;
 }
 
+inline float silu(float x) {
+  const float power = exponential(-std::fabs(x));  // never too large
+  return x * ((x < 0 ? power : 1) / (1 + power));
+}
+
 }  // namespace

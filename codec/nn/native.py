@@ -95,11 +95,11 @@ def scratch(name: str, threads: int, *sizes: int) -> Tensor:
 
 
 class Packed:
-    """A convolution's weight in the order in which a kernel reads it; made anew when the weight has changed."""
+    """A weight in the order in which a kernel reads it; made anew when the weight has changed."""
 
-    def __init__(self, name: str, order: Callable[[Tensor], Tensor]) -> None:
-        """order: weight [out, in, width] -> contiguous float32 [..., out], what `name`_pack takes with its sizes."""
-        self.name, self.order = name, order
+    def __init__(self, pack: Callable[[Tensor], Tensor]) -> None:
+        """pack: a weight -> what the kernel reads."""
+        self.pack = pack
         self.known: tuple[Tensor, int, Tensor] | None = None  # a weight, its version, and what was made of it
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -108,11 +108,16 @@ class Packed:
             known, version, packed = self.known
             if known.data_ptr() == weight.data_ptr() and version == weight._version:
                 return packed
-        ordered = self.order(weight)
-        packed = torch.empty_like(ordered)
-        call(f"{self.name}_pack", ordered, packed, *ordered.shape[-2:])
+        packed = self.pack(weight)
         self.known = weight, weight._version, packed
         return packed
+
+
+def pack(name: str, ordered: Tensor) -> Tensor:
+    """float32 [..., in, out], contiguous -> the same in panels, as the kernel `name` reads it."""
+    packed = torch.empty_like(ordered)
+    call(f"{name}_pack", ordered, packed, *ordered.shape[-2:])
+    return packed
 
 
 def threads_for(numbers: int) -> int:

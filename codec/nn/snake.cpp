@@ -22,8 +22,8 @@ void run(const T* x, T* y, const float* alpha, const float* inverse_beta, const 
     const int64_t end = std::min(from + SPAN, length), to = std::clamp(valid[clip], from, end);
     const int64_t width = std::min(GROUP, channels - c), start = clip * length * channels + c;
     if (from < to)
-      span(x + start, y + start + from * channels, alpha + c, inverse_beta + c, filters, channels, width, valid[clip],
-           from, to);
+      span(x + start, y + start + from * channels, alpha + c, inverse_beta + c, filters, channels, channels, width,
+           valid[clip], from, to);
     for (int64_t t = to; t < end; ++t) std::memset(y + start + t * channels, 0, width * sizeof(T));
   }
 }

@@ -56,10 +56,10 @@ struct Filters {
 };
 
 // Times [from, to) of `width` channels of one clip, which ends at `valid` >= to. x: its first sample of the first of
-// these channels, y: its time `from`; the next time lies `channels` further.
+// these channels, y: its time `from`; the next time lies `channels` further, in y `apart`.
 template <typename T>
 void span(const T* x, T* y, const float* alpha, const float* inverse_beta, const Filters& filters, int64_t channels,
-          int64_t width, int64_t valid, int64_t from, int64_t to) {
+          int64_t apart, int64_t width, int64_t valid, int64_t from, int64_t to) {
   alignas(64) float in[(TILE + 2 * REACH) * GROUP];
   alignas(64) float even[(TILE + 6) * GROUP], odd[(TILE + 6) * GROUP];  // row j of a tile holds time first - 3 + j
   for (int64_t first = from; first < to; first += TILE) {
@@ -101,7 +101,7 @@ void span(const T* x, T* y, const float* alpha, const float* inverse_beta, const
     for (int64_t k = 0; k < count; ++k) {
       const float* near_even = even + (k + 1) * GROUP;
       const float* near_odd = odd + k * GROUP;
-      T* row = y + (first - from + k) * channels;
+      T* row = y + (first - from + k) * apart;
       for (int64_t c = 0; c < width; ++c) {
         float z = 0;
         for (int i = 0; i < 6; ++i) {

@@ -53,7 +53,7 @@ void snake_conv(const float* x, const float* added, float* y, const float* alpha
       std::memset(bent, 0, sizeof(float) * (from - start) * in);
       for (int64_t c = 0; c < in && from < to; c += GROUP)
         span(x + clip * length_in * in + c, bent + (from - start) * in + c, alpha + c, inverse_beta + c, filters, in,
-             std::min(GROUP, in - c), valid[clip], from, to);
+             in, std::min(GROUP, in - c), valid[clip], from, to);
       std::memset(bent + (to - start) * in, 0, sizeof(float) * (end - to) * in);
       const float* panel = packed;
       for (int64_t c = 0; c < out; c += PANEL, panel += PANEL * depth)

@@ -49,7 +49,7 @@ struct Bent {
     std::memset(samples + (first - from) * channels, 0, sizeof(float) * (own - first) * channels);
     for (int64_t c = 0; c < channels && own < past; c += GROUP)
       span(x + c, samples + (own - from) * channels + c, alpha + c, inverse_beta + c, filters, channels,
-           std::min(GROUP, channels - c), valid, own, past);
+           channels, std::min(GROUP, channels - c), valid, own, past);
     std::memset(samples + (past - from) * channels, 0, sizeof(float) * (end - past) * channels);
     to = end;
   }

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.nn import native
+from codec.nn import native, tiles
 from codec.nn.activations import SnakeBeta, linear, low_pass_taps
 from codec.nn.conv import Conv1d
 from codec.nn.snake_cpu import shaped
@@ -35,7 +35,8 @@ class WideConv1d(Conv1d):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__(channels, channels, WIDTH, dilation=dilation, padding=WIDTH // 2 * dilation)
-        self.packed = native.Packed("wide_conv", numbers_of)
+        self.packed = native.Packed(in_blocks)
+        self.laid_out = native.Packed(tiles.laid_out_conv)
 
     def after(self, act: SnakeBeta, x: Tensor, num_valid: Tensor | None) -> Tensor:
         """self(act(x, num_valid))."""
@@ -52,6 +53,11 @@ class WideConv1d(Conv1d):
         given = (before, self.packed(self.weight), after, self.bias, scratch, batch, channels, length, apart, threads)
         native.call("wide_conv", x, y, *snake, *given)
         return y.transpose(1, 2)
+
+
+def in_blocks(weight: Tensor) -> Tensor:
+    """[out, in, 7] -> what the kernel reads."""
+    return native.pack("wide_conv", numbers_of(weight))
 
 
 def numbers_of(weight: Tensor) -> Tensor:
