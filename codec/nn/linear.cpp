@@ -63,13 +63,10 @@ inline void multiply_few(int64_t count, const float* left, int64_t left_row, con
 }
 
 // What follows the sums of a few rows of a panel: y -> scale silu(y) + added, silu only where asked for.
-void finish(float* y, const float* added, int64_t row, int64_t count, bool silu, float scale) {
+void finish(float* y, const float* added, int64_t row, int64_t count, bool bend, float scale) {
   for (int64_t i = 0; i < count; ++i, y += row, added += added ? row : 0) {
-    if (silu)
-      for (int64_t c = 0; c < PANEL_64; ++c) {
-        const float power = exponential(-std::fabs(y[c]));  // never too large
-        y[c] *= (y[c] < 0 ? power : 1) / (1 + power);
-      }
+    if (bend)
+      for (int64_t c = 0; c < PANEL_64; ++c) y[c] = silu(y[c]);
     if (added)
       for (int64_t c = 0; c < PANEL_64; ++c) y[c] = std::fmaf(scale, y[c], added[c]);
   }

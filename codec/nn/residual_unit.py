@@ -1,4 +1,4 @@
-"""A residual unit of the acoustic encoder: two activations, each with a convolution after it, and what came in added."""
+"""Residual unit of the acoustic encoder: two activations, each with a convolution after it, and what came in added."""
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class ResidualUnit(nn.Module):
         return self.conv2.after(self.act2, y, num_valid, added=x)
 
     def _by_tiles(self, x: Tensor, num_valid: Tensor | None) -> Tensor:
-        """In one pass over memory."""
+        """In one pass over memory, in bfloat16."""
         (batch, channels, length), threads = x.shape, native.threads_for(x.numel())
         (width,), (apart,) = self.conv1.kernel_size, self.conv1.dilation
         x = x.bfloat16().transpose(1, 2).contiguous()

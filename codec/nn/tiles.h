@@ -46,7 +46,9 @@ class Tiles {
 
 // 16 numbers, as float32 between.
 inline __m512 take(const float* from) { return _mm512_loadu_ps(from); }
-inline __m512 take(const Half* from) { return _mm512_cvtpbh_ps((__m256bh)_mm256_loadu_si256((const __m256i*)from)); }
+inline __m512 take(const Half* from) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16));
+}
 inline void put(__m512 numbers, float* to) { _mm512_storeu_ps(to, numbers); }
 inline void put(__m512 numbers, Half* to) {  // rounded to the nearest
   _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(numbers));

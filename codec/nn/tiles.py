@@ -1,7 +1,7 @@
-"""Layers of bfloat16 by a processor's tile registers (AMX), on a CPU: whether it has them, and weights as they read them.
+"""Layers of bfloat16 by the tile registers of a CPU (AMX): whether it has them, and weights in the order they read.
 
-Their products are what oneDNN computes as well, with float32 sums; here the steps before and after a product are taken
-while its numbers lie in cache.
+The products are those that oneDNN computes as well, with float32 sums; but a layer's input is rounded as it is laid out
+for the tiles, and what follows is taken while the sums lie in cache. Each row has the same bits alone and in a batch.
 """
 
 import functools
@@ -47,7 +47,7 @@ def laid_out_linear(weight: Tensor) -> Tensor:
 
 def laid_out_conv(weight: Tensor) -> Tensor:
     """[out, in, width] -> as `laid_out` of [width x in, out], channels made multiples of 32 by zeros."""
-    out, channels, width = weight.shape
+    out, channels, _ = weight.shape
     whole = pad(weight.permute(2, 1, 0), (0, -out % SIDE, 0, -channels % SIDE))
     return laid_out(whole.flatten(0, 1))
 
