@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+FEW = 32  # channels: of fewer, oneDNN 3.12 sums some convolutions of bfloat16 wrongly, where it has tile registers
+
 
 class Conv1d(nn.Conv1d):
     """Computes in the precision of its weight.
@@ -12,6 +14,8 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
+        if self.in_channels < FEW and self.kernel_size != (1,) and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            return self._in_float32(x)
         # oneDNN 3.12 never ends over some depthwise convolutions of bfloat16 that are time-major
         hangs = self.groups > 1 and x.dtype == torch.bfloat16
         if x.stride(1) != 1 or hangs or not on_cpu_for_good(x):
@@ -23,6 +27,10 @@ class Conv1d(nn.Conv1d):
         steps, reach, apart = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
         wide = nn.functional.conv2d(x[:, :, None], self.weight[:, :, None], self.bias, steps, reach, apart, self.groups)
         return wide[:, :, 0]
+
+    def _in_float32(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return self._conv_forward(x.float(), self.weight.float(), bias).to(x.dtype)
 
 
 def time_major(x: Tensor) -> Tensor:

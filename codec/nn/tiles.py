@@ -30,7 +30,7 @@ def may_run(x: Tensor, weight: Tensor) -> bool:
     Not where the weight does not tell when it changes: what was made in inference mode does not.
     """
     fits = weight.dtype == torch.bfloat16 and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
-    return fits and on_cpu_for_good(x) and not weight.is_inference() and native.available() and ready()
+    return fits and on_cpu_for_good(x) and native.available() and ready() and not weight.is_inference()
 
 
 def laid_out(weight: Tensor) -> Tensor:
