@@ -10,7 +10,7 @@ typedef uint16_t Half;  // the upper half of a float32
 
 // A tile is 16 rows of 64 bytes. A block of sums is SIDE x SIDE: two tiles by two, from two of either factor.
 constexpr int64_t TILE_ROWS = 16, DEEP = 32, SIDE = 32;
-constexpr int64_t LINE = 32;           // of a cache, in numbers of 16 bits
+constexpr int64_t LINE = 32;  // of a cache, in numbers of 16 bits
 constexpr int64_t STEP = DEEP * SIDE;  // numbers of a panel that are multiplied with DEEP columns of what is left of it
 
 }  // namespace
@@ -54,9 +54,9 @@ inline void put(__m512 numbers, Half* to) {  // rounded to the nearest
   _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(numbers));
 }
 
-// sums [SIDE, SIDE] = (what they were, where there is `more`) + left [SIDE, taps x depth] x panel. A row of `left` lies `row` after the one before, its columns of a
-// tap `tap` after those of the tap before. Only the first TILE_ROWS rows where HALF. What lies at `next` is asked into the
-// cache meanwhile, `lines` of 64 bytes with every DEEP columns.
+// sums [SIDE, SIDE] = left [SIDE, taps x depth] x panel, or `more` of it, added to what they were. A row of `left` lies
+// `row` after the one before, its columns of a tap `tap` after those of the tap before. Only the first TILE_ROWS rows
+// where HALF. What lies at `next` is asked into the cache meanwhile, `lines` of it with every DEEP columns.
 template <bool HALF>
 inline void multiply_tiles(const Half* left, int64_t row, int64_t taps, int64_t tap, int64_t depth, const Half* panel,
                            float* sums, bool more, const Half* next, int64_t lines) {
