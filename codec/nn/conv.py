@@ -14,23 +14,24 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
-        if self.in_channels < FEW and self.kernel_size != (1,) and x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            return self._in_float32(x)
+        few = 1 < self.in_channels < FEW and self.kernel_size != (1,)
+        if few and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            bias = None if self.bias is None else self.bias.float()
+            return self._convolve(x.float(), self.weight.float(), bias).to(x.dtype)
+        return self._convolve(x, self.weight, self.bias)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # oneDNN 3.12 never ends over some depthwise convolutions of bfloat16 that are time-major
         hangs = self.groups > 1 and x.dtype == torch.bfloat16
         if x.stride(1) != 1 or hangs or not on_cpu_for_good(x):
-            return self._conv_forward(x.contiguous() if hangs else x, self.weight, self.bias)
+            return self._conv_forward(x.contiguous() if hangs else x, weight, bias)
         if self.in_channels == 1 and self.stride == self.dilation == (1,):
             # oneDNN 3.12 prepares for each new length of a single channel, and that takes longer than the sums
             windows = nn.functional.pad(x[:, 0], 2 * self.padding).unfold(1, *self.kernel_size, 1)
-            return nn.functional.linear(windows, self.weight[:, 0], self.bias).transpose(1, 2)
+            return nn.functional.linear(windows, weight[:, 0], bias).transpose(1, 2)
         steps, reach, apart = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
-        wide = nn.functional.conv2d(x[:, :, None], self.weight[:, :, None], self.bias, steps, reach, apart, self.groups)
+        wide = nn.functional.conv2d(x[:, :, None], weight[:, :, None], bias, steps, reach, apart, self.groups)
         return wide[:, :, 0]
-
-    def _in_float32(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.float()
-        return self._conv_forward(x.float(), self.weight.float(), bias).to(x.dtype)
 
 
 def time_major(x: Tensor) -> Tensor:
