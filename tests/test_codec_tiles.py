@@ -276,7 +276,7 @@ def test_a_process_without_tiles_says_so():
 
 
 def test_weights_lie_in_panels_of_tiles_of_pairs():
-    weight = torch.arange(64 * 96.0).remainder(251).view(64, 96)  # [depth, out], each exact in bfloat16
+    weight = torch.arange(64 * 96.0).remainder(251).view(64, 96).to(HALF)  # [depth, out], each exact in bfloat16
     panels = tiles.laid_out(weight)
     assert panels.shape == (3, 2, 2, 16, 16, 2)
     for depth, out in ((0, 0), (1, 0), (33, 5), (62, 95), (31, 48)):

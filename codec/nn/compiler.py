@@ -14,9 +14,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SOURCES, HEADERS = (tuple(sorted(HERE.glob(names))) for names in ("*.cpp", "*.h"))
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 # compilers hold back from an x86's widest registers, which once slowed it down
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", *WIDE)
 OPENMP = ("-fopenmp",)  # not every compiler has it; built without, the kernels run on one core
 
 
@@ -27,14 +27,14 @@ def build(compiler: str) -> Path:
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = [source.read_text() for source in (*SOURCES, *HEADERS)]
-    identity = "\n".join((*sources, version, *FLAGS, *WIDE, *OPENMP, platform.machine(), _processor()))
+    identity = "\n".join((*sources, version, *FLAGS, *OPENMP, platform.machine(), _processor()))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neutok"
     target = folder / f"layers-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
             built = Path(unfinished) / "layers.so"
-            command = [compiler, *FLAGS, *WIDE, *map(str, SOURCES), "-o", str(built)]
+            command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
             try:
                 _compile([*command, *OPENMP])
             except subprocess.CalledProcessError:

@@ -34,9 +34,9 @@ def may_run(x: Tensor, weight: Tensor) -> bool:
 
 
 def laid_out(weight: Tensor) -> Tensor:
-    """[depth, out] -> bfloat16 [out / 32, depth / 32, 2, 16, 16, 2]: panel by panel, tile by tile, pairs of depth."""
+    """bfloat16 [depth, out] -> [out / 32, depth / 32, 2, 16, 16, 2]: panel by panel, tile by tile, pairs of depth."""
     depth, out = weight.shape
-    tiles = weight.bfloat16().view(depth // SIDE, SIDE // 2, 2, out // SIDE, 2, SIDE // 2)
+    tiles = weight.view(depth // SIDE, SIDE // 2, 2, out // SIDE, 2, SIDE // 2)
     return tiles.permute(3, 0, 4, 1, 5, 2).contiguous()
 
 
