@@ -18,7 +18,7 @@ from jobs.backlog import Backlog
 from jobs.cluster import Slot, Stop, slots
 from jobs.feeding import Feeding
 from jobs.reporter import Reporter
-from jobs.worker import Ready, Task, Tokenizer
+from jobs.worker import ALLOCATOR, Ready, Task, Tokenizer
 from pipeline.storage import first_line
 from schemas.manifest import ShardInfo, WorkUnit
 from schemas.spec import CodecSpec
@@ -144,6 +144,8 @@ class Driver:
         where = NodeAffinitySchedulingStrategy(node_id=slot.node, soft=False)
         # calls of an actor: two units, its seconds, its loading; each waits in a thread of its own
         options = {"num_cpus": 0 if slot.num_gpus else 1, "num_gpus": slot.num_gpus, "max_concurrency": IN_FLIGHT + 2}
+        if not slot.num_gpus:
+            options["runtime_env"] = {"env_vars": ALLOCATOR}
         tokenizer = ray.remote(Tokenizer).options(scheduling_strategy=where, max_restarts=0, **options)
         actor = tokenizer.remote(self.task, use_gpu=slot.num_gpus > 0, threads=slot.threads)
         worker = self.workers[slot.label] = Worker(slot, actor, time.monotonic())

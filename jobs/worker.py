@@ -21,6 +21,11 @@ from schemas.spec import CodecSpec
 
 Files = Sequence[AudioFile | Reject]
 
+# Layers ask for the same large buffers clip after clip. As glibc's malloc is set by itself it maps them anew each time,
+# and their pages come back by faults: a tenth of Distill-NeuCodec's time. So it keeps what is freed, in one heap, which
+# a process has to be told before it starts. Other allocators do not read this.
+ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -63,16 +68,9 @@ class Tokenizer:
 
     def load(self) -> Ready:
         """Load the codec, once. Not done in `__init__`, so that what is wrong with it travels as the error it is."""
-        if self.use_gpu and not torch.cuda.is_available():
-            raise ValueError("Ray lends this actor a GPU that torch cannot use; install a build of torch for this GPU")
-        with contextlib.suppress(OSError):  # another machine may not have it; then only full paths work
-            os.chdir(self.task.folder)
-        device = "cuda" if self.use_gpu else "cpu"
-        torch.set_num_threads(self.threads)
-        self.codec = codecs.load(self.task.codec, device, self.task.weights, self.task.precision)
-        threading.Thread(target=self._work, name="tokenize", daemon=True).start()
-        name = torch.cuda.get_device_name() if self.use_gpu else f"cpu, {self.threads} threads"
-        return Ready(self.codec.spec, socket.gethostname(), name, os.getpid(), torch.__version__)
+        ready: Future[Ready] = Future()
+        threading.Thread(target=self._run, args=(ready,), name="tokenize", daemon=True).start()
+        return ready.result()
 
     def tokenize(self, unit: WorkUnit, files: Files | None = None) -> ShardInfo:
         """The shard of `unit`; `files` are its clips where a feeder has read them."""
@@ -84,8 +82,28 @@ class Tokenizer:
         """Seconds of audio encoded and clips read since the codec was loaded; if it hangs, both stand still."""
         return self.encoded, self.taken
 
+    def _run(self, ready: Future[Ready]) -> None:
+        """The thread that loads the codec and works: a second that computes would leave OpenMP with more threads than
+        cores, and then each of them is put to sleep after each layer and woken for the next."""
+        try:
+            ready.set_result(self._load())
+        except Exception as error:
+            ready.set_exception(error)
+        else:
+            self._work()
+
+    def _load(self) -> Ready:
+        if self.use_gpu and not torch.cuda.is_available():
+            raise ValueError("Ray lends this actor a GPU that torch cannot use; install a build of torch for this GPU")
+        with contextlib.suppress(OSError):  # another machine may not have it; then only full paths work
+            os.chdir(self.task.folder)
+        device = "cuda" if self.use_gpu else "cpu"
+        torch.set_num_threads(self.threads)
+        self.codec = codecs.load(self.task.codec, device, self.task.weights, self.task.precision)
+        name = torch.cuda.get_device_name() if self.use_gpu else f"cpu, {self.threads} threads"
+        return Ready(self.codec.spec, socket.gethostname(), name, os.getpid(), torch.__version__)
+
     def _work(self) -> None:
-        torch.set_num_threads(self.threads)  # OpenMP keeps this number per thread
         assert self.codec is not None
         while True:
             try:

@@ -19,7 +19,7 @@ from jobs.cluster import Stop
 from jobs.driver import CannotStart, Driver, Hopeless, cause
 from jobs.progress import Progress
 from jobs.reporter import Gauges
-from jobs.worker import Ready, Task
+from jobs.worker import ALLOCATOR, Ready, Task
 from pipeline.tokenize import Output, Settings
 from schemas.manifest import ShardInfo, WorkUnit
 from schemas.spec import CodecSpec
@@ -38,6 +38,7 @@ class ToyTokenizer:
     def load(self):
         if self.task.codec == "broken":
             raise ValueError("these weights do not fit")
+        assert self.use_gpu or ALLOCATOR.items() <= os.environ.items()
         return Ready(SPEC, "host", "gpu" if self.use_gpu else "cpu", os.getpid(), "0")
 
     def pulse(self):

@@ -3,8 +3,8 @@
     python -m jobs.bench pipeline
     python -m jobs.bench pipeline --codec distill-neucodec --weights seeded --hours 0.5 --against-encode
 
-With --against-encode a real codec also encodes the same clips alone, decoded beforehand, in this process, on as many
-cores as the whole path gets for all of its stages: how much of the codec's speed is left.
+With --against-encode a real codec also encodes the same clips alone, decoded beforehand, in a process set up as an
+actor is, on as many cores as the whole path gets for all of its stages: how much of the codec's speed is left.
 """
 
 import json
@@ -15,10 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 
@@ -59,19 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return usage_error(PROG, "--hours, --rounds and --clip-seconds must be more than 0")
     if options.against_encode and options.codec == "null":
         return usage_error(PROG, "--against-encode is for a codec that costs something; name one with --codec")
-    with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary:
+    process = ProcessPoolExecutor(1, get_context("spawn"))  # it starts with what it is first asked for
+    with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary, process:
         folder = Path(options.folder or temporary)
         corpus, path = make_corpus(options, folder)
-        alone = Alone(options, path) if options.against_encode else None
+        if options.against_encode:
+            prepare_alone(process, options, path)
         runs, encoded = [], []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory(prefix="out-", dir=folder) as output:
                 runs.append(measure(options, corpus, path, Path(output)))
-            if alone:
-                encoded.append(alone.seconds())
+            if options.against_encode:
+                encoded.append(process.submit(Alone.seconds).result())
         result = sorted(runs, key=lambda run: run["hours_per_core_hour"])[(len(runs) - 1) // 2]  # of two, the slower
         result["peak_gib"] = max(run["peak_gib"] for run in runs)
-        if alone:
+        if options.against_encode:
             whole = statistics.median(run["index_seconds"] + run["work_seconds"] for run in runs)
             result |= {"encode_seconds": encoded, "share_of_encode": statistics.median(encoded) / whole}
             result["whole_seconds"] = [run["index_seconds"] + run["work_seconds"] for run in runs]
@@ -137,10 +142,22 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
     }
 
 
-class Alone:
-    """The codec and nothing else: every clip of the corpus decoded and on its way into a batch beforehand."""
+def prepare_alone(process: ProcessPoolExecutor, options: Options, path: Path) -> None:
+    """Have the process, which must not have started, load the codec."""
+    from jobs.worker import ALLOCATOR
 
-    def __init__(self, options: Options, path: Path) -> None:
+    with patch.dict(os.environ, ALLOCATOR):
+        process.submit(Alone.load, options, path).result()
+
+
+class Alone:
+    """The codec and nothing else: every clip of the corpus decoded and on its way into a batch beforehand.
+
+    There is one, in the process that `prepare_alone` starts: kept as a class, which both processes know by name.
+    """
+
+    @classmethod
+    def load(cls, options: Options, path: Path) -> None:
         import torch
 
         import codec
@@ -148,21 +165,23 @@ class Alone:
         from pipeline.tokenize import Settings
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"  # as the job chooses it
-        self.model = codec.load(options.codec, self.device, options.weights, options.precision)
-        batch_seconds = Settings().seconds_per_batch(self.model)
-        clips = decoded(options, path, self.model.spec.input_rate)
-        self.batches = make_batches(clips, batch_seconds, self.device)[0]
-        self._encode(self.batches[:1])  # warm
+        cls.device = "cuda" if torch.cuda.is_available() else "cpu"  # as the job chooses it
+        cls.model = codec.load(options.codec, cls.device, options.weights, options.precision)
+        batch_seconds = Settings().seconds_per_batch(cls.model)
+        clips = decoded(options, path, cls.model.spec.input_rate)
+        cls.batches = make_batches(clips, batch_seconds, cls.device)[0]
+        cls._encode(cls.batches[:1])  # warm
 
-    def seconds(self) -> float:
+    @classmethod
+    def seconds(cls) -> float:
         from jobs.benches.machine import clock
 
-        return clock(lambda: self._encode(self.batches), self.device)[1]
+        return clock(lambda: cls._encode(cls.batches), cls.device)[1]
 
-    def _encode(self, batches: Sequence[Any]) -> None:
+    @classmethod
+    def _encode(cls, batches: Sequence[Any]) -> None:
         for waveforms, num_samples in batches:
-            self.model.encode(waveforms, num_samples)
+            cls.model.encode(waveforms, num_samples)
 
 
 def decoded(options: Options, path: Path, rate: int) -> list[Any]:
