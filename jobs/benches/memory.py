@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 INTERVAL = 0.3  # seconds between two looks
-PATIENCE = 50  # a close look is taken again after so many times the time it took
+STEP = 32 << 20  # bytes: what lies less above the last close look is not looked at
+PATIENCE = 100  # a close look is taken again after so many times the time it took
 
 
 def run_watched(command: Sequence[str], folder: Path) -> float:
@@ -23,8 +24,9 @@ def run_watched(command: Sequence[str], folder: Path) -> float:
     with subprocess.Popen(command, cwd=folder, stdout=sys.stderr) as process:
         while process.poll() is None:
             resident, now = held_by(process.pid, resident_bytes), time.perf_counter()
-            # At a new height, else seldom: to share out pages the kernel walks through all, and holds up their owner.
-            if resident > most or now > again:
+            # Well above the last look, else seldom: to share out pages the kernel walks through all, which takes a
+            # tenth of a second of a core, and holds up their owner.
+            if resident > most + STEP or now > again:
                 most = max(most, resident)
                 peak = max(peak, held_by(process.pid, own_bytes))
                 again = now + PATIENCE * (time.perf_counter() - now)
