@@ -21,9 +21,9 @@ from schemas.spec import CodecSpec
 
 Files = Sequence[AudioFile | Reject]
 
-# Layers ask for the same large buffers clip after clip. As glibc's malloc is set by itself it maps them anew each time,
-# and their pages come back by faults: a tenth of Distill-NeuCodec's time. So it keeps what is freed, in one heap, which
-# a process has to be told before it starts. Other allocators do not read this.
+# Layers ask for the same large buffers clip after clip. Left to itself, glibc's malloc maps them anew each time and
+# their pages come back by faults: a tenth of Distill-NeuCodec's time on a CPU. These make it keep what is freed, in one
+# heap; it reads them when a process starts, and other allocators do not.
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
@@ -87,7 +87,7 @@ class Tokenizer:
         cores, and then each of them is put to sleep after each layer and woken for the next."""
         try:
             ready.set_result(self._load())
-        except Exception as error:
+        except BaseException as error:  # whatever it is, `load` waits for it
             ready.set_exception(error)
         else:
             self._work()
