@@ -62,18 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return usage_error(PROG, "--hours, --rounds and --clip-seconds must be more than 0")
     if options.against_encode and options.codec == "null":
         return usage_error(PROG, "--against-encode is for a codec that costs something; name one with --codec")
-    process = ProcessPoolExecutor(1, get_context("spawn"))  # it starts with what it is first asked for
-    with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary, process:
+    with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary:
         folder = Path(options.folder or temporary)
         corpus, path = make_corpus(options, folder)
-        if options.against_encode:
-            prepare_alone(process, options, path)
         runs, encoded = [], []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory(prefix="out-", dir=folder) as output:
                 runs.append(measure(options, corpus, path, Path(output)))
             if options.against_encode:
-                encoded.append(process.submit(Alone.seconds).result())
+                encoded.append(time_alone(options, path))
         result = sorted(runs, key=lambda run: run["hours_per_core_hour"])[(len(runs) - 1) // 2]  # of two, the slower
         result["peak_gib"] = max(run["peak_gib"] for run in runs)
         if options.against_encode:
@@ -142,46 +139,35 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
     }
 
 
-def prepare_alone(process: ProcessPoolExecutor, options: Options, path: Path) -> None:
-    """Have the process, which must not have started, load the codec."""
+def time_alone(options: Options, path: Path) -> float:
+    """Seconds of `encode_alone`, in a process of its own that ends with it: none waits beside the job."""
     from jobs.worker import ALLOCATOR
 
-    with patch.dict(os.environ, ALLOCATOR):
-        process.submit(Alone.load, options, path).result()
+    with patch.dict(os.environ, ALLOCATOR), ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(encode_alone, options, path).result()
 
 
-class Alone:
-    """The codec and nothing else: every clip of the corpus decoded and on its way into a batch beforehand.
+def encode_alone(options: Options, path: Path) -> float:
+    """Seconds of the codec and nothing else: every clip is decoded and on its way into a batch beforehand."""
+    import torch
 
-    There is one, in the process that `prepare_alone` starts: kept as a class, which both processes know by name.
-    """
+    import codec
+    from jobs.benches.encode import make_batches
+    from jobs.benches.machine import clock
+    from pipeline.tokenize import Settings
 
-    @classmethod
-    def load(cls, options: Options, path: Path) -> None:
-        import torch
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as the job chooses it
+    model = codec.load(options.codec, device, options.weights, options.precision)
+    clips = decoded(options, path, model.spec.input_rate)
+    batches, _ = make_batches(clips, Settings().seconds_per_batch(model), device)
 
-        import codec
-        from jobs.benches.encode import make_batches
-        from pipeline.tokenize import Settings
-
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        cls.device = "cuda" if torch.cuda.is_available() else "cpu"  # as the job chooses it
-        cls.model = codec.load(options.codec, cls.device, options.weights, options.precision)
-        batch_seconds = Settings().seconds_per_batch(cls.model)
-        clips = decoded(options, path, cls.model.spec.input_rate)
-        cls.batches = make_batches(clips, batch_seconds, cls.device)[0]
-        cls._encode(cls.batches[:1])  # warm
-
-    @classmethod
-    def seconds(cls) -> float:
-        from jobs.benches.machine import clock
-
-        return clock(lambda: cls._encode(cls.batches), cls.device)[1]
-
-    @classmethod
-    def _encode(cls, batches: Sequence[Any]) -> None:
+    def encode(batches: Sequence[Any]) -> None:
         for waveforms, num_samples in batches:
-            cls.model.encode(waveforms, num_samples)
+            model.encode(waveforms, num_samples)
+
+    encode(batches[:1])  # warm
+    return clock(lambda: encode(batches), device)[1]
 
 
 def decoded(options: Options, path: Path, rate: int) -> list[Any]:
