@@ -1,10 +1,12 @@
 """What runs inside a Ray actor: a codec that turns the units it is handed into shards, and a feeder of one archive."""
 
 import contextlib
+import ctypes
 import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -23,8 +25,10 @@ Files = Sequence[AudioFile | Reject]
 
 # Layers ask for the same large buffers clip after clip. Left to itself, glibc's malloc maps them anew each time and
 # their pages come back by faults: a tenth of Distill-NeuCodec's time on a CPU. These make it keep what is freed, in one
-# heap; it reads them when a process starts, and other allocators do not.
+# heap; it reads them when a process starts, and other allocators do not. Batches of ever other shapes leave ever other
+# holes in that heap (3 GiB more after ten minutes of sound), so what is free in it is given back every KEEP_SECONDS.
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+KEEP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Tokenizer:
         self.waiting: dict[str, Future[ShardInfo]] = {}
         self.codec: Codec | None = None
         self.encoded = 0.0  # seconds of audio
+        self.kept_since = time.monotonic()  # what has been freed
         self.taken = 0  # clips read
 
     def load(self) -> Ready:
@@ -119,6 +124,9 @@ class Tokenizer:
 
     def _progress(self, seconds: float) -> None:
         self.encoded += seconds
+        if not self.use_gpu and time.monotonic() - self.kept_since > KEEP_SECONDS:
+            give_back_memory()
+            self.kept_since = time.monotonic()
 
     def _failed(self, unit: WorkUnit, error: Exception) -> None:
         if (future := self.waiting.pop(unit.name, None)) is not None:  # a unit may fail at both its ends
@@ -135,6 +143,12 @@ class Tokenizer:
         for file in files:
             self.taken += 1
             yield file
+
+
+def give_back_memory() -> None:
+    """Give what is free in the heap back to the system; only glibc's malloc has a way to be asked."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 class Feeder:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 INTERVAL = 0.3  # seconds between two looks
+FAMILY_SECONDS = 3.0  # between two searches of all processes of the machine for those below the command
 STEP = 32 << 20  # bytes: what lies less above the last close look is not looked at
 PATIENCE = 100  # a close look is taken again after so many times the time it took
 
@@ -20,30 +21,42 @@ def run_watched(command: Sequence[str], folder: Path) -> float:
     Raises: subprocess.CalledProcessError.
     """
     peak = most = 0
-    again = 0.0
+    search_again = look_again = 0.0
+    family: list[psutil.Process] = []
     with subprocess.Popen(command, cwd=folder, stdout=sys.stderr) as process:
         while process.poll() is None:
-            resident, now = held_by(process.pid, resident_bytes), time.perf_counter()
+            now = time.perf_counter()
+            if now > search_again:
+                family, search_again = family_of(process.pid), now + FAMILY_SECONDS
+            resident = held_by(family, resident_bytes)
             # Well above the last look, else seldom: to share out pages the kernel walks through all, which takes a
             # tenth of a second of a core, and holds up their owner.
-            if resident > most + STEP or now > again:
+            if resident > most + STEP or now > look_again:
                 most = max(most, resident)
-                peak = max(peak, held_by(process.pid, own_bytes))
-                again = now + PATIENCE * (time.perf_counter() - now)
+                start = time.perf_counter()
+                peak = max(peak, held_by(family, own_bytes))
+                look_again = start + PATIENCE * (time.perf_counter() - start)
             time.sleep(INTERVAL)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return peak / 2**30
 
 
-def held_by(pid: int, measure: Callable[[psutil.Process], int]) -> int:
-    """Bytes held by a process and all below it."""
-    total = 0
-    with contextlib.suppress(psutil.Error):
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and all below it; none if it has ended."""
+    try:
         root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                total += measure(process)
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def held_by(family: Sequence[psutil.Process], measure: Callable[[psutil.Process], int]) -> int:
+    """Bytes held by all of them that are still there."""
+    total = 0
+    for process in family:
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            total += measure(process)
     return total
 
 
