@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from ray.train import WorkerGroupError
 
@@ -50,4 +51,35 @@ def test_what_ranks_die_of_is_the_refusal_of_one_of_them():
     diverged = NotFiniteError("a loss is not finite")
     assert reason(WorkerGroupError("long", {0: lost, 1: diverged})) is diverged
     told = reason(WorkerGroupError("long", {0: lost}))
-    assert isinstance(told, RanksFailed) and str(told).startswith("ranks died, the last of: connection closed by peer;")
+    assert isinstance(told, RanksFailed) and str(told) == "ranks died, the last of: connection closed by peer"
+
+
+class FailingTrainer:
+    """Ray Train's, as far as it fails: with one error after the other, and then not."""
+
+    def __init__(self, *args, **options):
+        assert options["run_config"].failure_config.max_failures == 0
+
+    def fit(self):
+        if self.errors:
+            raise WorkerGroupError("long", {0: self.errors.pop(0)})
+
+
+@pytest.mark.parametrize(
+    ("errors", "left", "said"),
+    [
+        ([RuntimeError("killed")] * 3, 0, "killed; starting again from the latest checkpoint"),
+        ([RuntimeError("killed")] * 5, 1, "killed; run it again to go on from the latest checkpoint"),
+        ([RuntimeError("killed"), ValueError("--input matches nothing"), RuntimeError()], 1, "matches nothing"),
+        ([NotFiniteError("a loss is not finite"), RuntimeError()], 1, "not finite"),
+    ],
+)
+def test_ranks_that_died_start_again_and_ranks_that_refuse_do_not(errors, left, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", FailingTrainer)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2})
+    monkeypatch.setattr("jobs.training.on_ray.connect", lambda *_: None)
+    monkeypatch.setattr("jobs.training.on_ray.reached", lambda _: True)
+    monkeypatch.setattr(FailingTrainer, "errors", errors, raising=False)
+    code = train.main([*FLAGS, "--input", "x", "--output", str(tmp_path), "--ray-workers", "2"])
+    assert len(errors) == left and said in capsys.readouterr().err
+    assert (code == 0) is (left == 0)

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +54,13 @@ def sounds(count: int, rate: int, kind: str, rng: np.random.Generator, shortest:
     return [Sound(encode(speechlike(seconds, rate, rng), rate, kind), float(seconds)) for seconds in lengths]
 
 
-def cycle(stock: Sequence[Sound], hours: float) -> Iterator[Sound]:
-    """The sounds over and over, until so many hours are full."""
-    seconds, number = 0.0, 0
+def take(clips: Iterator[Sound], hours: float) -> Iterator[Sound]:
+    """The next ones, until so many hours are full."""
+    seconds = 0.0
     while seconds < hours * 3600:
-        yield stock[number % len(stock)]
-        seconds += stock[number % len(stock)].seconds
-        number += 1
+        sound = next(clips)
+        seconds += sound.seconds
+        yield sound
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -69,12 +70,16 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def write_emilia(folder: Path, stock: Sequence[Sound], hours: float, archives: int) -> Path:
-    """Emilia-YODAS as it is published today: `<key>.mp3` and `<key>.json` at the root of plain tars."""
+    """Emilia-YODAS as it is published today: `<key>.mp3` and `<key>.json` at the root of plain tars.
+
+    The stock is gone through over and over, from archive to archive.
+    """
+    clips = cycle(stock)
     for archive in range(archives):
         path = folder / "Emilia-YODAS" / "EN" / f"EN-B{archive:06d}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(path, "w") as tar:
-            for number, sound in enumerate(cycle(stock, hours / archives)):
+            for number, sound in enumerate(take(clips, hours / archives)):
                 key = f"EN_bench{archive:03d}vid{number // 50:03d}_W{number % 50:06d}"
                 label = {
                     "_id": key,
@@ -104,7 +109,8 @@ def write_arctic(folder: Path, stock: Sequence[Sound], clips: int, speakers: Seq
 
 
 def write_parquet(folder: Path, stock: Sequence[Sound], hours: float, files: int, row_group: int = 200) -> Path:
-    """A Hub data set: an Audio column of stored bytes, and its text."""
+    """A Hub data set: an Audio column of stored bytes, and its text; the stock is gone through as above."""
+    clips = cycle(stock)
     audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema([("id", pa.string()), ("audio", audio), ("text", pa.string())])
     features = {name: {"dtype": "string", "_type": "Value"} for name in ("id", "text")} | {"audio": {"_type": "Audio"}}
@@ -117,7 +123,7 @@ def write_parquet(folder: Path, stock: Sequence[Sound], hours: float, files: int
                 "audio": {"bytes": sound.data, "path": f"{file:03d}-{number:06d}.flac"},
                 "text": f"Sentence number {number}.",
             }
-            for number, sound in enumerate(cycle(stock, hours / files))
+            for number, sound in enumerate(take(clips, hours / files))
         ]
         with pq.ParquetWriter(folder / f"train-{file:05d}-of-{files:05d}.parquet", schema) as writer:
             for start in range(0, len(rows), row_group):

@@ -3,7 +3,10 @@
 import contextlib
 import logging
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,20 @@ from jobs.training.options import TrainOptions
 from jobs.training.ranks import PATIENCE, RanksFailed
 from pipeline import storage
 
+RESTARTS = 3
+
 
 def train_on_ray(options: TrainOptions) -> bool:
     """Run `--ray-workers` ranks, one GPU each where the cluster has GPUs. Returns: whether the last step was reached.
 
-    A rank that dies takes its group with it; the group is started again from the latest checkpoint, three times.
+    A rank that dies takes its group with it; the group is started again from the latest checkpoint, RESTARTS times. Not
+    by Ray Train, which would do so where ranks refuse the options, too.
     A relative path is relative to this process's folder.
     Raises: ValueError if nobody answers at the address, the cluster cannot hold the ranks, or they refuse the options;
         NotFiniteError, or RanksFailed for whatever else they died of.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     with wrong_options():
@@ -40,18 +46,33 @@ def train_on_ray(options: TrainOptions) -> bool:
             f"--ray-workers {options.ray_workers}, but the cluster has {have} {'GPUs' if gpus else 'CPUs'}"
         )
     options = replace(options, output=absolute(options.output))
-    trainer = TorchTrainer(
+    trainer = partial(
+        TorchTrainer,
         _rank,
         train_loop_config={"options": asdict(options), "folder": str(Path.cwd())},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=int(PATIENCE.total_seconds())),
         scaling_config=ScalingConfig(num_workers=options.ray_workers, use_gpu=gpus),
-        run_config=RunConfig(failure_config=FailureConfig(max_failures=3), **_notes(options.output)),
+        run_config=RunConfig(failure_config=FailureConfig(max_failures=0), **_notes(options.output)),
     )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise reason(error) from error
+    _fit(trainer)
     return reached(options)
+
+
+def _fit(make_trainer: Callable[[], Any]) -> None:
+    """Train to the end. Where ranks refuse or diverge they would do so again; what else they die of may pass."""
+    from ray.train import TrainingFailedError
+
+    for restarts_left in range(RESTARTS, -1, -1):
+        try:
+            make_trainer().fit()
+            return
+        except TrainingFailedError as error:
+            failed = reason(error)
+            if not isinstance(failed, RanksFailed):
+                raise failed from error
+            if not restarts_left:
+                raise RanksFailed(f"{failed}; run it again to go on from the latest checkpoint") from error
+            print(f"{failed}; starting again from the latest checkpoint", file=sys.stderr)
 
 
 def _rank(told: dict[str, Any]) -> None:
@@ -76,7 +97,7 @@ def reason(error: Exception) -> Exception:
             if isinstance(failure, kind):
                 return failure
     last = storage.first_line(failures[0] if failures else error)
-    return RanksFailed(f"ranks died, the last of: {last}; run it again to go on from the latest checkpoint")
+    return RanksFailed(f"ranks died, the last of: {last}")
 
 
 def reached(options: TrainOptions) -> bool:
