@@ -21,6 +21,8 @@ def connect(address: str | None, flag: str = "--address") -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # a Ray of our own must not kill an actor because other programs fill the memory; a cluster keeps its own rules
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    # nor start workers that nobody asks for: actors have processes of their own, idle ones wake 100 times a second
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     import ray
 
     ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-INTERVAL = 0.3  # seconds between two looks
+INTERVAL = 1.0  # seconds between two looks; more of them would cost the command some percent of a core
 FAMILY_SECONDS = 3.0  # between two searches of all processes of the machine for those below the command
 STEP = 32 << 20  # bytes: what lies less above the last close look is not looked at
 PATIENCE = 100  # a close look is taken again after so many times the time it took
