@@ -61,7 +61,7 @@ def test_memory_is_given_back_now_and_then_while_batches_come(tmp_path, monkeypa
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are not told")
 def test_what_the_allocator_keeps_between_pieces_in_use_is_given_back():
     script = """
-import resource, sys
+import resource
 from jobs.worker import give_back_memory
 
 def resident():
