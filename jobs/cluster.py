@@ -9,6 +9,18 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+# How a Ray that we start ourselves behaves; a cluster keeps its own rules. It reads these when it starts.
+OF_OUR_OWN = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # it must not kill an actor because other programs fill the memory
+    # Its processes must leave the cores to the codec: each moment they take from one thread, all others wait for it.
+    "RAY_prestart_worker_first_driver": "0",  # no idle workers, which wake 100 times a second
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",  # for a dashboard that there is not
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # of 5000: the machine's load, for the dashboard too
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # look for new logs twice a second instead of ten times
+}
+
 
 def connect(address: str | None, flag: str = "--address") -> None:
     """Join the cluster at `address`, given by `flag`; "local" starts one of our own, whatever there is.
@@ -18,11 +30,8 @@ def connect(address: str | None, flag: str = "--address") -> None:
     Raises: OSError if nobody answers at the address, and ValueError for what is none.
     """
     check_answers(address or os.environ.get("RAY_ADDRESS", ""), flag)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # a Ray of our own must not kill an actor because other programs fill the memory; a cluster keeps its own rules
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-    # nor start workers that nobody asks for: actors have processes of their own, idle ones wake 100 times a second
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    for name, value in OF_OUR_OWN.items():
+        os.environ.setdefault(name, value)
     import ray
 
     ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)

@@ -15,6 +15,7 @@ import torch
 
 import codec as codecs
 from codec.base import Codec
+from pipeline.decoding.child import Nursery
 from pipeline.stream import feed_units, read_unit
 from pipeline.tokenize import Output, Settings, tokenize_units
 from schemas.audio import AudioFile, Reject
@@ -67,6 +68,7 @@ class Tokenizer:
         self.inbox: queue.SimpleQueue[tuple[WorkUnit, Files | None, Future[ShardInfo]]] = queue.SimpleQueue()
         self.waiting: dict[str, Future[ShardInfo]] = {}
         self.codec: Codec | None = None
+        self.nursery = Nursery()  # of the decoding processes, which import while the codec loads
         self.encoded = 0.0  # seconds of audio
         self.kept_since = time.monotonic()  # what has been freed
         self.taken = 0  # clips read
@@ -74,6 +76,7 @@ class Tokenizer:
     def load(self) -> Ready:
         """Load the codec, once. Not done in `__init__`, so that what is wrong with it travels as the error it is."""
         ready: Future[Ready] = Future()
+        threading.Thread(target=self._start_decoders, name="nursery", daemon=True).start()
         threading.Thread(target=self._run, args=(ready,), name="tokenize", daemon=True).start()
         return ready.result()
 
@@ -86,6 +89,10 @@ class Tokenizer:
     def pulse(self) -> tuple[float, int]:
         """Seconds of audio encoded and clips read since the codec was loaded; if it hangs, both stand still."""
         return self.encoded, self.taken
+
+    def _start_decoders(self) -> None:
+        with contextlib.suppress(Exception):  # who first needs one meets the same error
+            self.nursery.start()
 
     def _run(self, ready: Future[Ready]) -> None:
         """The thread that loads the codec and works: a second that computes would leave OpenMP with more threads than
@@ -113,7 +120,13 @@ class Tokenizer:
         while True:
             try:
                 made = tokenize_units(
-                    self._hand(), self.codec, self.task.output, self.settings, self._progress, self._failed
+                    self._hand(),
+                    self.codec,
+                    self.task.output,
+                    self.settings,
+                    self._progress,
+                    self._failed,
+                    self.nursery,
                 )
                 for info in made:
                     self.waiting.pop(info.name).set_result(info)

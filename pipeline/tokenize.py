@@ -7,6 +7,7 @@ from codec.base import Codec
 from pipeline.audio import load_audio
 from pipeline.batch import Item, usual_batch_seconds, windows
 from pipeline.commit import commit
+from pipeline.decoding.child import Nursery
 from pipeline.decoding.load import LONGEST_CLIP_SECONDS, Limits
 from pipeline.decoding.pool import DecodePool
 from pipeline.encode import Encoder, Result, encode
@@ -72,6 +73,7 @@ def tokenize_units(
     settings: Settings,
     progress: Callable[[float], None] | None = None,
     failed: Callable[[WorkUnit, Exception], None] | None = None,
+    nursery: Nursery | None = None,
 ) -> Iterator[ShardInfo]:
     """The shards of many units, each as `tokenize_unit` would make it, with all stages at work at once.
 
@@ -81,12 +83,13 @@ def tokenize_units(
 
     Args: units: each with its clips, which are read when their turn comes. progress: told the seconds of sound that
         have been encoded, batch by batch. failed: told of a unit that cannot be done, and the others go on; without
-        it the first such error ends everything and is raised.
+        it the first such error ends everything and is raised. nursery: of the decoding processes, if the caller has
+        started one ahead and keeps it.
     Memory: WINDOWS_AHEAD + 2 windows of sound (76 MB each at 20 minutes), the pool's budget (128 MB), and 64 MB of
         stored clips, whatever the lengths and the number of clips.
     """
     limits, batch_seconds = settings.limits(codec), settings.seconds_per_batch(codec)
-    with DecodePool(limits, settings.decode_workers) as pool:
+    with DecodePool(limits, settings.decode_workers, nursery=nursery) as pool:
 
         def load(unit: WorkUnit, files: Files) -> Iterator[list[Item]]:
             segments = load_audio(distinct(files), limits, pool)

@@ -1,5 +1,6 @@
 """Decoding in child processes: the same sound in the same order, whatever one clip does to its decoder."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.audio import load_audio
 from pipeline.decoding import pool as decode_pool
-from pipeline.decoding.child import Closed
+from pipeline.decoding.child import Closed, Nursery
 from pipeline.decoding.load import Limits
 from pipeline.decoding.pool import DecodePool
 from schemas.audio import AudioSegment, Reject
@@ -32,6 +33,13 @@ def same(left, right):
         a == b if isinstance(a, Reject) else a.utterance == b.utterance and np.array_equal(a.waveform, b.waveform)
         for a, b in zip(left, right, strict=True)
     )
+
+
+@contextlib.contextmanager
+def pool_of(decoder, **settings):
+    nursery = Nursery(decoder)
+    with contextlib.closing(nursery), DecodePool(LIMITS, nursery=nursery, **settings) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +96,7 @@ def test_crash_hang_and_greed_cost_one_clip_each_and_no_neighbour(tmp_path):
     good = files[0].data
     files.insert(11, clip("once", b"once:" + str(tmp_path / "flag").encode() + b"\n" + good))
     files.insert(12, clip("print", b"print:" + good))
-    with DecodePool(LIMITS, workers=2, clip_seconds=1.5, decoder=BAD) as pool:
+    with pool_of(BAD, workers=2, clip_seconds=1.5) as pool:
         results = list(pool.load(files))
     assert keys(results) == keys(files)
     reasons = {r.utterance.id: r.reason for r in results if isinstance(r, Reject)}
@@ -109,7 +117,7 @@ def test_crash_hang_and_greed_cost_one_clip_each_and_no_neighbour(tmp_path):
 
 def test_a_decoder_that_cannot_start_is_an_error_and_no_reject():
     with (
-        DecodePool(LIMITS, decoder="tests.toys:no_such_function") as pool,
+        pool_of("tests.toys:no_such_function") as pool,
         pytest.raises(RuntimeError, match="could not start"),
     ):
         list(pool.load(clips(1)))
@@ -125,7 +133,7 @@ def test_pieces_of_a_cut_clip_come_in_order_through_the_pool():
 def test_sound_that_waits_is_bounded_in_bytes(monkeypatch):
     monkeypatch.setattr(decode_pool, "BUDGET_BYTES", 400_000)
     files = [clip(str(i), b"50000") for i in range(60)]  # 200 kB of sound each
-    with DecodePool(LIMITS, workers=2, decoder="tests.toys:same_decoder") as pool:
+    with pool_of("tests.toys:same_decoder", workers=2) as pool:
         stream, most = pool.load(files), 0
         for number, _ in enumerate(stream):
             if number % 10 == 5:
@@ -144,14 +152,15 @@ def test_stored_clips_that_wait_are_bounded_in_bytes(monkeypatch):
             yield clip(str(number), b"0" * 30_000 + b"100")  # 30 kB that say a hundred samples
 
     monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 20_000)
-    with DecodePool(LIMITS, workers=2, decoder="tests.toys:same_decoder") as pool:
+    with pool_of("tests.toys:same_decoder", workers=2) as pool:
         for done, _ in enumerate(pool.load(source())):
             assert len(read) - done <= 3
     assert done == 19
 
 
 def test_closing_while_the_decoders_are_busy_ends_at_once():
-    pool = DecodePool(LIMITS, decoder=BAD)
+    nursery = Nursery(BAD)
+    pool = DecodePool(LIMITS, nursery=nursery)
     stream = pool.load([clip("hang", b"hang:"), *clips(3)])
     failures = []
 
@@ -170,6 +179,21 @@ def test_closing_while_the_decoders_are_busy_ends_at_once():
     reader.join(10)
     assert not reader.is_alive() and isinstance(failures[0], Closed)
     assert process.status is not None
+    nursery.close()
+
+
+def test_a_nursery_started_ahead_serves_pool_after_pool():
+    nursery, files = Nursery(), clips(3)
+    nursery.start()
+    process = nursery.process
+    for _ in range(2):
+        with DecodePool(LIMITS, nursery=nursery) as pool:
+            assert same(list(pool.load(files)), list(load_audio(files, LIMITS)))
+    assert nursery.process is process and process.poll() is None
+    nursery.close()
+    assert process.poll() is not None
+    with pytest.raises(Closed):
+        nursery.start()
 
 
 def in_a_daemon(connection):

@@ -11,11 +11,13 @@ import struct
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.decoding.load import Limits
 from pipeline.decoding.worker import READY, read_into, send_request
 from schemas.audio import AudioFile
 
@@ -34,25 +36,29 @@ class Nursery:
     """One process of pipeline.decoding.worker, started when first needed; `child` has it fork a fresh worker.
 
     A plain subprocess: daemonic processes, as workers of Ray are, may have one where multiprocessing would refuse.
+    `decoder` names the function that decodes, as `module:name`, with the signature of pipeline.decoding.load.
     """
 
-    def __init__(self, task: dict[str, Any]) -> None:
-        self.task, self.lock = task, threading.Lock()
+    def __init__(self, decoder: str = "pipeline.decoding.load:load") -> None:
+        self.decoder, self.lock = decoder, threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
         self.is_ready = self.closed = False
 
-    def child(self) -> "Child":
-        """A new worker. Raises: RuntimeError if the nursery cannot even start; that is no clip's fault."""
+    def start(self) -> None:
+        """Start it now: its imports take a second or two. Raises: RuntimeError if it cannot, Closed."""
         with self.lock:
-            if self.closed:
-                raise Closed
-            if self.process is None or self.process.poll() is not None:
-                self._start()
+            self._running()
+
+    def child(self, limits: Limits, clip_seconds: float) -> "Child":
+        """A new worker. Raises: RuntimeError if the nursery cannot even start; that is no clip's fault."""
+        task = json.dumps({"limits": asdict(limits), "clip_seconds": clip_seconds}).encode()
+        with self.lock:
+            self._running()
             requests, to_requests = os.pipe()
             from_answers, answers = os.pipe()
             try:
-                socket.send_fds(self.control, [b"fork"], [requests, answers])
+                socket.send_fds(self.control, [task], [requests, answers])
                 process = struct.unpack("<i", self._hear(4))[0]
             finally:
                 os.close(requests)
@@ -86,13 +92,17 @@ class Nursery:
                 self.process.wait()
                 self.control.close()
 
-    def _start(self) -> None:
+    def _running(self) -> None:
+        if self.closed:
+            raise Closed
+        if self.process is not None and self.process.poll() is None:
+            return
         self.is_ready = False
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         env = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-P", "-m", "pipeline.decoding.worker", json.dumps(self.task)]
+        command = [sys.executable, "-P", "-m", "pipeline.decoding.worker", self.decoder]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(command, stdin=theirs, env=env)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.decoding.child import Child, ChildDied, Closed, Nursery
 from pipeline.decoding.cutting import piece_utterance
+from pipeline.decoding.load import Limits
 from schemas.audio import AudioFile, AudioSegment, Reject
 
 TRIES_ALONE = 2
@@ -74,11 +75,11 @@ class Lane:
         chunks: queue.SimpleQueue[Chunk | None],
         budget: Budget,
         nursery: Nursery,
-        rate: int,
+        limits: Limits,
         clip_seconds: float,
     ) -> None:
         self.chunks, self.budget, self.nursery = chunks, budget, nursery
-        self.rate, self.clip_seconds = rate, clip_seconds
+        self.limits, self.clip_seconds = limits, clip_seconds
         self.child: Child | None = None
         self.delivered = 0  # pieces of the clip in hand that have been passed on
         self.closing = threading.Lock()
@@ -160,7 +161,7 @@ class Lane:
             waveform = child.samples(said["samples"])
             if fresh:
                 utterance = file.utterance if start is None else piece_utterance(file.utterance, number, start, end)
-                self._put(chunk, AudioSegment(utterance, waveform, self.rate), size, said["last"])
+                self._put(chunk, AudioSegment(utterance, waveform, self.limits.rate), size, said["last"])
             self.delivered = number
 
     def _put(self, chunk: Chunk, result: Result, size: int, last: bool) -> None:
@@ -168,7 +169,7 @@ class Lane:
 
     def _running_child(self) -> "Child":
         if self.child is None:
-            child = self.nursery.child()
+            child = self.nursery.child(self.limits, self.clip_seconds)
             with self.closing:
                 self.child = child
                 if self.closed:

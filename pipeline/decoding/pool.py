@@ -8,7 +8,6 @@ import contextlib
 import queue
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from types import TracebackType
 
 from pipeline.decoding.child import Nursery
@@ -28,8 +27,8 @@ Item = AudioFile | Reject
 class DecodePool:
     """`workers` child processes; `load` runs a stream of stored clips through them. One stream at a time.
 
-    Memory: BUDGET_BYTES of sound, AHEAD_BYTES as stored, and in each child the chunk it is at. `decoder` names the
-    function that decodes, as `module:name`, with the signature of pipeline.decoding.load.
+    They are forked from `nursery`, by default one that ends with the pool. Memory: BUDGET_BYTES of sound, AHEAD_BYTES
+    as stored, and in each child the chunk it is at.
     """
 
     def __init__(
@@ -37,17 +36,16 @@ class DecodePool:
         limits: Limits,
         workers: int = 1,
         clip_seconds: float = CLIP_SECONDS,
-        decoder: str = "pipeline.decoding.load:load",
+        nursery: Nursery | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"decoding needs at least 1 worker, got {workers}")
         self.limits, self.workers = limits, workers
-        self.task = {"decoder": decoder, "limits": asdict(limits), "clip_seconds": clip_seconds}
         self.chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self.budget = Budget(BUDGET_BYTES)
         self.count = 0
-        self.nursery = Nursery(self.task)
-        self.lanes = [Lane(self.chunks, self.budget, self.nursery, limits.rate, clip_seconds) for _ in range(workers)]
+        self.nursery, self.owns_nursery = nursery or Nursery(), nursery is None
+        self.lanes = [Lane(self.chunks, self.budget, self.nursery, limits, clip_seconds) for _ in range(workers)]
 
     def load(self, items: Iterable[Item]) -> Iterator[Result]:
         """Each clip as its sound, or why there is none, in the order of `items`; rejects pass through.
@@ -120,12 +118,14 @@ class DecodePool:
         self.budget.close()
         for lane in self.lanes:
             lane.close()
-        self.nursery.stop_starting()
+        if self.owns_nursery:
+            self.nursery.stop_starting()
         for _ in self.lanes:
             self.chunks.put(None)
         for lane in self.lanes:
             lane.thread.join()
-        self.nursery.close()
+        if self.owns_nursery:
+            self.nursery.close()
 
     def __enter__(self) -> "DecodePool":
         return self

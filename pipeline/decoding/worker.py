@@ -1,9 +1,10 @@
 """The processes that decode: a nursery that imports everything once, and the workers it forks, fresh in a moment.
 
-    python -m pipeline.decoding.worker '{"decoder": "pipeline.decoding.load:load", "limits": {...}, "clip_seconds": 60}'
+    python -m pipeline.decoding.worker pipeline.decoding.load:load
 
-Standard input is the nursery's control socket. Two pipe ends sent over it make a worker, answered by its process id;
-a process id sent over it is answered by that worker's exit status, once it has ended.
+Standard input is the nursery's control socket. Two pipe ends sent over it, with {"limits": {...}, "clip_seconds": 60},
+make a worker, answered by its process id; a process id alone is answered by that worker's exit status, once it has
+ended.
 
 A worker's request is u32 N, N times u64 size, then the bytes of N clips. Its answer is u32 length and that much JSON:
 {"reason", "message"}, or {"start", "end", "samples", "last"} and so many float32 samples; a clip that was cut has one
@@ -29,7 +30,6 @@ MEMORY_BYTES = 6 << 30  # of data one decoder may allocate, so that lying bytes 
 
 def main() -> None:
     """Be the nursery until the other end of the control socket is closed."""
-    task = json.loads(sys.argv[1])
     control = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     import torch
@@ -37,7 +37,7 @@ def main() -> None:
     from pipeline.decoding.load import Limits
 
     torch.set_num_threads(1)
-    load, limits = find(task["decoder"]), Limits(**task["limits"])
+    load = find(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # what native libraries say from here on is about damaged clips; the answers say so as well
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -45,7 +45,7 @@ def main() -> None:
         os.dup2(nowhere, stream)
     control.send(READY)
     while True:
-        message, pipes, _, _ = socket.recv_fds(control, 16, 2)
+        message, pipes, _, _ = socket.recv_fds(control, 4096, 2)
         if not message:
             os._exit(0)
         if not pipes:
@@ -54,7 +54,9 @@ def main() -> None:
         process = os.fork()
         if process == 0:
             control.close()
-            work(io.FileIO(pipes[0], "rb"), io.FileIO(pipes[1], "wb"), load, limits, task["clip_seconds"])
+            task = json.loads(message)
+            requests, answers = io.FileIO(pipes[0], "rb"), io.FileIO(pipes[1], "wb")
+            work(requests, answers, load, Limits(**task["limits"]), task["clip_seconds"])
             os._exit(0)
         for pipe in pipes:
             os.close(pipe)
