@@ -147,3 +147,10 @@ def test_the_whole_path_is_compared_with_the_codec_alone(weights, tmp_path):
     assert result["share_of_encode"] == pytest.approx(share)
     assert result["codec"] == "distill-neucodec" and result["hours_per_core_hour"] > 0
     assert main(["pipeline", "--against-encode"]) == 2  # nothing to compare: the null codec encodes in no time
+    assert main([*command, "--against-encode", "--memory"]) == 2  # to watch one of the two would be unfair
+
+
+def test_memory_of_the_whole_path_is_watched_where_asked_for(tmp_path):
+    command = ["pipeline", "--hours", "0.005", "--json", str(tmp_path / "result.json")]
+    assert main([*command, "--memory"]) == 0
+    assert 0.5 < json.loads((tmp_path / "result.json").read_text())["peak_gib"] < 10

@@ -2,6 +2,7 @@
 
     python -m jobs.bench pipeline
     python -m jobs.bench pipeline --codec distill-neucodec --weights seeded --hours 0.5 --against-encode
+    python -m jobs.bench pipeline --codec neucodec --weights seeded --hours 0.1 --clip-seconds 30 --memory
 
 With --against-encode a real codec also encodes the same clips alone, decoded beforehand, in a process set up as an
 actor is, on as many cores as the whole path gets for all of its stages: how much of the codec's speed is left.
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -52,6 +54,7 @@ class Options:
     precision: str = option("of the codec's arithmetic", "float32")
     against_encode: bool = option("compare with the codec encoding the same clips alone, by turns", False)
     rounds: int = option("how often both are run; the medians count", 1)
+    memory: bool = option("watch the memory of all processes, too, which makes them slower", False)
     folder: str | None = option("where to work; the corpus in it is used again (default: a temporary folder)", None)
     json: str | None = option("write the result to this file too", None, written=True)
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(Options, argv, PROG, __doc__.splitlines()[0])
     if options.hours <= 0 or options.rounds < 1 or not (options.clip_seconds or 1) > 0:
         return usage_error(PROG, "--hours, --rounds and --clip-seconds must be more than 0")
+    if options.against_encode and options.memory:
+        return usage_error(PROG, "--memory slows the job down: run it without --against-encode")
     if options.against_encode and options.codec == "null":
         return usage_error(PROG, "--against-encode is for a codec that costs something; name one with --codec")
     with tempfile.TemporaryDirectory(prefix="neutok-pipeline-") as temporary:
@@ -72,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.against_encode:
                 encoded.append(time_alone(options, path))
         result = sorted(runs, key=lambda run: run["hours_per_core_hour"])[(len(runs) - 1) // 2]  # of two, the slower
-        result["peak_gib"] = max(run["peak_gib"] for run in runs)
+        if options.memory:
+            result["peak_gib"] = max(run["peak_gib"] for run in runs)
         if options.against_encode:
             whole = statistics.median(run["index_seconds"] + run["work_seconds"] for run in runs)
             result |= {"encode_seconds": encoded, "share_of_encode": statistics.median(encoded) / whole}
@@ -114,7 +120,11 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
     for name in ("decode_workers", "actors", "weights"):
         if (value := getattr(options, name)) is not None:
             command += ["--" + name.replace("_", "-"), str(value)]
-    peak = run_watched(command, ROOT)
+    if options.memory:
+        watched = {"peak_gib": run_watched(command, ROOT)}  # of the job and its Ray, all processes
+    else:
+        watched = {}
+        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
     (log,) = (output / "log").glob("*.jsonl")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     at = {event["event"]: datetime.fromisoformat(event["time"]) for event in reversed(events)}  # the first of each
@@ -135,8 +145,7 @@ def measure(options: Options, corpus: str, path: Path, output: Path) -> dict[str
         "index_seconds": index,
         "work_seconds": work,
         "hours_per_core_hour": hours * 3600 / ((index + work) * cores),
-        "peak_gib": peak,  # of the job and its Ray, all processes
-    }
+    } | watched
 
 
 def time_alone(options: Options, path: Path) -> float:
