@@ -48,13 +48,13 @@ class Nursery:
     def start(self) -> None:
         """Start it now: its imports take a second or two. Raises: RuntimeError if it cannot, Closed."""
         with self.lock:
-            self._running()
+            self._ensure_running()
 
     def child(self, limits: Limits, clip_seconds: float) -> "Child":
         """A new worker. Raises: RuntimeError if the nursery cannot even start; that is no clip's fault."""
         task = json.dumps({"limits": asdict(limits), "clip_seconds": clip_seconds}).encode()
         with self.lock:
-            self._running()
+            self._ensure_running()
             requests, to_requests = os.pipe()
             from_answers, answers = os.pipe()
             try:
@@ -92,7 +92,7 @@ class Nursery:
                 self.process.wait()
                 self.control.close()
 
-    def _running(self) -> None:
+    def _ensure_running(self) -> None:
         if self.closed:
             raise Closed
         if self.process is not None and self.process.poll() is None:
