@@ -86,13 +86,14 @@ void linear(const float* x, const float* weight, const float* bias, const float*
   // with many threads a panel's rows are dealt out as well
   const int64_t panels = out / PANEL_64, shares = std::min(pieces(4 * threads, panels), pieces(rows, ROWS_64));
   const int64_t share = up_to(pieces(rows, shares), ROWS_64), jobs = panels * shares;
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* panel = scratch + thread * linear_scratch();
-    for (int64_t d = 0; d < in; d += DEPTH) {
-      const int64_t depth = std::min(DEPTH, in - d);
-      for (int64_t job = jobs * thread / threads; job < jobs * (thread + 1) / threads; ++job) {
-        const int64_t c = job / shares * PANEL_64, from = job % shares * share, to = std::min(from + share, rows);
+    for (int64_t job; (job = next++) < jobs;) {
+      const int64_t c = job / shares * PANEL_64, from = job % shares * share, to = std::min(from + share, rows);
+      for (int64_t d = 0; d < in; d += DEPTH) {
+        const int64_t depth = std::min(DEPTH, in - d);
         turn(weight + c * in + d, in, depth, panel);
         for (int64_t i = from; i < to; i += ROWS_64) {
           const int64_t count = std::min(ROWS_64, to - i);

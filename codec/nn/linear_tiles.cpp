@@ -16,6 +16,7 @@ constexpr int64_t DEPTH = 1024;  // channels at a time
 constexpr int64_t NEAR = 256;    // channels of a panel that stay in a first-level cache
 constexpr int64_t SUMMED = 4;    // blocks whose sums stay there, too
 constexpr int64_t BLOCK = SIDE * SIDE;
+constexpr int64_t TURNS = 8;     // of a thread; within one, the next panel comes in ahead
 
 }  // namespace
 
@@ -76,7 +77,7 @@ void run(const In* x, const Half* packed, const After<Out>& after, Half* laid, i
   const int64_t panels = after.out / SIDE, blocks = pieces(rows, SIDE);
   // with many threads a panel's rows are dealt out as well
   const int64_t chunks = std::min(std::max(pieces(blocks, CHUNK), pieces(2 * threads, panels)), blocks);
-  const int64_t share = pieces(blocks, chunks), jobs = panels * chunks;
+  const int64_t share = pieces(blocks, chunks), jobs = panels * chunks, turns = std::min(TURNS * threads, jobs);
   const int64_t most = sizeof(Out) == sizeof(float) ? DEPTH : in;  // to sums made narrow nothing is added later
 #pragma omp parallel num_threads(threads)
   {
@@ -85,9 +86,9 @@ void run(const In* x, const Half* packed, const After<Out>& after, Half* laid, i
     for (int64_t block = 0; block < blocks; ++block) lay(x, rows, in, block, laid);
     for (int64_t d = 0; d < in; d += most) {
       const int64_t depth = std::min(most, in - d);
-#pragma omp for schedule(static)
-      for (int64_t thread = 0; thread < threads; ++thread)
-        for (int64_t job = jobs * thread / threads; job < jobs * (thread + 1) / threads; ++job) {
+#pragma omp for schedule(dynamic)
+      for (int64_t turn = 0; turn < turns; ++turn)
+        for (int64_t job = jobs * turn / turns; job < jobs * (turn + 1) / turns; ++job) {
           const int64_t c = job % panels * SIDE, from = job / panels * share, to = std::min(from + share, blocks);
           const Half* panel = packed + c * in + d * SIDE;
           const Half* next = panel + in * SIDE;

@@ -69,6 +69,7 @@ void relative_attention(const float* query, const float* key, const float* value
                         int64_t left, int64_t right, int64_t threads) {
   const int64_t row = heads * HEAD, distances = left + 1 + right, known = up_to(distances, PANEL);
   const float scale = 1 / std::sqrt(float(HEAD));
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     const int64_t most = up_to(length, PANEL);
@@ -80,7 +81,7 @@ void relative_attention(const float* query, const float* key, const float* value
     float* scores = sums + QUERIES * HEAD;
     float* far = scores + QUERIES * most;
     transpose(distance, HEAD, distances, distance_panels);
-    for (int64_t job = thread; job < batch * heads; job += threads) {
+    for (int64_t job; (job = next++) < batch * heads;) {
       const int64_t start = job / heads * length * row + job % heads * HEAD, keys = valid[job / heads];
       const int64_t columns = up_to(keys, PANEL);
       transpose(key + start, row, keys, key_panels);

@@ -102,6 +102,7 @@ void relative_attention_tiles(const Half* query, const Half* key, const Half* va
                               int64_t left, int64_t right, int64_t threads) {
   const int64_t row = heads * HEAD, distances = left + 1 + right, known = up_to(distances, SIDE);
   const float scale = 1 / std::sqrt(float(HEAD));
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     const Tiles tiles;
@@ -114,7 +115,7 @@ void relative_attention_tiles(const Half* query, const Half* key, const Half* va
     Half* queries = distance_panels + known * HEAD;
     Half* soft = queries + SIDE * HEAD;
     lay_across(distance, HEAD, distances, distance_panels);
-    for (int64_t job = thread; job < batch * heads; job += threads) {
+    for (int64_t job; (job = next++) < batch * heads;) {
       const int64_t start = job / heads * length * row + job % heads * HEAD, keys = valid[job / heads];
       const int64_t columns = up_to(keys, SIDE);
       lay_across(key + start, row, keys, key_panels);

@@ -45,12 +45,13 @@ void residual_unit_tiles(const Half* x, Half* y, const int64_t* valid, const flo
   // of a clip; the same number for each thread
   const int64_t spans = std::min(up_to(pieces(length, times_of(depth)), threads), pieces(length, SIDE));
   const int64_t most = up_to(pieces(length, spans), SIDE);  // times of a span
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     const Tiles tiles;
     Half* bent = (Half*)(scratch + thread * residual_unit_tiles_scratch(channels, width, apart));
     Half* between = bent + first_size(depth, width, apart);
-    for (int64_t job = thread; job < batch * spans; job += threads) {
+    for (int64_t job; (job = next++) < batch * spans;) {
       const int64_t clip = job / spans, first = job % spans * most, count = std::min(most, length - first);
       if (count <= 0) continue;  // the last may be left without any
       const Half* own = x + clip * length * channels;

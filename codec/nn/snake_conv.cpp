@@ -41,10 +41,11 @@ void snake_conv(const float* x, const float* added, float* y, const float* alpha
   int64_t spans = pieces(length_out, SPAN);  // of a clip
   if (spans > threads) spans = up_to(spans, threads);  // the same number for each thread
   const int64_t most = up_to(pieces(length_out, spans), ROWS);  // times of a span
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* bent = scratch + thread * snake_conv_scratch(in, width, stride);
-    for (int64_t job = thread; job < batch * spans; job += threads) {
+    for (int64_t job; (job = next++) < batch * spans;) {
       const int64_t clip = job / spans, first = job % spans * most, count = std::min(most, length_out - first);
       if (count <= 0) continue;  // the last may be left without any
       // what these times see: [start, end), of it [from, to) within the clip, and around that zeros

@@ -40,11 +40,12 @@ void snake_conv_tiles(const Half* x, Half* y, const float* alpha, const float* i
   // of a clip; the same number for each thread
   const int64_t spans = std::min(up_to(pieces(length_out, times_of(depth, stride)), threads), pieces(length_out, SIDE));
   const int64_t most = up_to(pieces(length_out, spans), SIDE);  // times of a span
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     const Tiles tiles;
     Half* bent = (Half*)(scratch + thread * snake_conv_tiles_scratch(in, width, stride));
-    for (int64_t job = thread; job < batch * spans; job += threads) {
+    for (int64_t job; (job = next++) < batch * spans;) {
       const int64_t clip = job / spans, first = job % spans * most, count = std::min(most, length_out - first);
       if (count <= 0) continue;  // the last may be left without any
       const int64_t start = first * stride - padding, end = start + seen_by(up_to(count, SIDE), width, stride);

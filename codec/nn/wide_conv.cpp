@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t WIDTH = 7, IN = 18, OUT = IN - WIDTH + 1, PRODUCTS = 25;  // as in wide_conv.py
 constexpr int64_t BLOCKS = 4 * ROWS;  // at a time
+constexpr int64_t TURNS = 8;          // of a thread, at most
 
 // All blocks, each (clip, place, phase), the last counting fastest: a dilated convolution is a plain one of every
 // `apart`-th sample, once from each of the first `apart` samples. So neighbours in count are neighbours in memory.
@@ -111,35 +112,40 @@ void wide_conv(const float* x, float* y, const float* alpha, const float* invers
   const Filters filters(taps);
   const Blocks blocks(batch, channels, length, apart);
   const int64_t stride = product_stride(channels);
-  const int64_t share = pieces(blocks.count(), threads * ROWS) * ROWS;  // of a thread
+  // turns of a thread: not so many that the weights are read more often
+  const int64_t each = std::clamp<int64_t>(blocks.count() / (threads * BLOCKS), 1, TURNS);
+  const int64_t share = pieces(blocks.count(), each * threads * ROWS) * ROWS;  // of a turn
+  Next next{0};
 #pragma omp parallel for num_threads(threads)
   for (int64_t thread = 0; thread < threads; ++thread) {
     float* in = scratch + thread * wide_conv_scratch(channels, apart);
     float* out = in + PRODUCTS * stride;
-    Bent bent{nullptr, alpha, inverse_beta, filters, channels, 0, out + PRODUCTS * stride};
-    const int64_t end = std::min((thread + 1) * share, blocks.count());
-    for (int64_t first = thread * share, count; first < end; first += count) {
-      count = std::min({BLOCKS, end - first, blocks.per_clip - first % blocks.per_clip});  // of one clip
-      const int64_t start = blocks.first(first) - WIDTH / 2 * apart;
-      if (const float* clip = x + blocks.clip(first); bent.x != clip) {
-        bent.x = clip;
-        bent.valid = valid[first / blocks.per_clip];
-        bent.from = bent.to = start;
+    for (int64_t turn; (turn = next++) * share < blocks.count();) {
+      Bent bent{nullptr, alpha, inverse_beta, filters, channels, 0, out + PRODUCTS * stride};
+      const int64_t end = std::min((turn + 1) * share, blocks.count());
+      for (int64_t first = turn * share, count; first < end; first += count) {
+        count = std::min({BLOCKS, end - first, blocks.per_clip - first % blocks.per_clip});  // of one clip
+        const int64_t start = blocks.first(first) - WIDTH / 2 * apart;
+        if (const float* clip = x + blocks.clip(first); bent.x != clip) {
+          bent.x = clip;
+          bent.valid = valid[first / blocks.per_clip];
+          bent.from = bent.to = start;
+        }
+        bent.move(start, blocks.first(first + count - 1) + (IN - 1 - WIDTH / 2) * apart + 1);
+        for (int64_t i = 0; i < count; ++i)
+          spread(bent.at(blocks.first(first + i) - WIDTH / 2 * apart), channels, apart, before, in + i * channels, stride);
+        const int64_t rows = up_to(count, ROWS);
+        for (int64_t p = 0; p < PRODUCTS; ++p) {
+          // whole tiles are multiplied: what is too much of the last is zero, and read by nobody
+          std::memset(in + p * stride + count * channels, 0, sizeof(float) * (rows - count) * channels);
+          const float* panel = packed + p * channels * channels;
+          for (int64_t c = 0; c < channels; c += PANEL, panel += PANEL * channels)
+            for (int64_t i = 0; i < rows; i += ROWS)
+              multiply<ROWS>(in + p * stride + i * channels, channels, panel, PANEL, channels, nullptr, 0,
+                             out + p * stride + i * channels + c, channels);
+        }
+        for (int64_t i = 0; i < count; ++i) gather(out + i * channels, stride, blocks, first + i, after, bias, y);
       }
-      bent.move(start, blocks.first(first + count - 1) + (IN - 1 - WIDTH / 2) * apart + 1);
-      for (int64_t i = 0; i < count; ++i)
-        spread(bent.at(blocks.first(first + i) - WIDTH / 2 * apart), channels, apart, before, in + i * channels, stride);
-      const int64_t rows = up_to(count, ROWS);
-      for (int64_t p = 0; p < PRODUCTS; ++p) {
-        // whole tiles are multiplied: what is too much of the last is zero, and read by nobody
-        std::memset(in + p * stride + count * channels, 0, sizeof(float) * (rows - count) * channels);
-        const float* panel = packed + p * channels * channels;
-        for (int64_t c = 0; c < channels; c += PANEL, panel += PANEL * channels)
-          for (int64_t i = 0; i < rows; i += ROWS)
-            multiply<ROWS>(in + p * stride + i * channels, channels, panel, PANEL, channels, nullptr, 0,
-                           out + p * stride + i * channels + c, channels);
-      }
-      for (int64_t i = 0; i < count; ++i) gather(out + i * channels, stride, blocks, first + i, after, bias, y);
     }
   }
 }
