@@ -29,6 +29,7 @@ def compile_layers(model: NeuCodec, backend: str = "inductor") -> NeuCodec:
         # whole or not at all: what silently ran uncompiled would be another precision
         layer.compile(backend=backend, dynamic=True, fullgraph=True)
     if layers:
+        model.semantic.compiled = True
         try:
             for lengths in KINDS:
                 rows = torch.zeros(len(lengths), 1, max(lengths), device=model.device)

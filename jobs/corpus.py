@@ -49,18 +49,22 @@ def check_source(source: Source) -> None:
     if source.limit is not None and source.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {source.limit}")
     if not source.dry_run:
-        check_writable(source.output)
+        check_writable(source.output, once=True)
 
 
-def check_writable(output: str) -> None:
-    """Raises: OSError if nothing can be written there; ValueError if others would not see it."""
+def check_writable(output: str, once: bool = False) -> None:
+    """Raises: OSError if nothing can be written there, or with `once` not so that the first to write a file is the
+    only one; ValueError if others would not see it."""
     from pipeline import storage
 
     if output.startswith("memory://"):
         raise ValueError(f"--output {output} is the memory of one process; give a folder or URL that all can reach")
     probe = storage.join(output, "log", f"probe-{uuid.uuid4().hex[:8]}")
     try:
-        storage.write_atomic(probe, lambda file: None)
+        if once:
+            storage.create_exclusive(probe, b"")
+        else:
+            storage.write_atomic(probe, lambda file: None)
         storage.remove(probe)
     except Exception as error:  # every store has errors of its own
         raise OSError(f"cannot write to --output {output}: {error}") from error

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+import torch
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.backlog import Backlog
+from jobs.causes import cause
 from jobs.cluster import Slot, Stop, slots
 from jobs.feeding import Feeding
 from jobs.reporter import Reporter
 from jobs.worker import ALLOCATOR, Ready, Task, Tokenizer
-from pipeline.storage import first_line
 from schemas.manifest import ShardInfo, WorkUnit
 from schemas.spec import CodecSpec
 
@@ -94,7 +95,7 @@ class Driver:
         self.stop = stop
         self.admit: Callable[[CodecSpec], None] = lambda spec: None
         self.backlog = Backlog((unit for unit in units if not unit.sequential), attempts)
-        self.feeding = Feeding([unit for unit in units if unit.sequential], self.backlog)
+        self.feeding = Feeding([unit for unit in units if unit.sequential], self.backlog, reporter.say)
         self.workers: dict[str, Worker] = {}
         self.calls: dict[ray.ObjectRef, Call] = {}
         self.spec: CodecSpec | None = None
@@ -257,8 +258,10 @@ class Driver:
 
     def failure(self, call: Call, error: RayError) -> None:
         worker, died = call.worker, not isinstance(error, RayTaskError | ObjectLostError)
-        if died and self.workers.get(worker.slot.label) is worker:
-            self.bury(worker)
+        # what a GPU has once refused in this way it refuses its process for good
+        lost = isinstance(error, RayTaskError) and isinstance(error.cause, torch.AcceleratorError)
+        if (died or lost) and self.workers.get(worker.slot.label) is worker:
+            self.bury(worker, "has lost its GPU and is started anew" if lost else "died")
         if call.kind == "load":
             self.failed_start(worker, error)
         elif call.unit is not None:
@@ -300,20 +303,5 @@ class Driver:
             self.reporter.say(f"unit {unit.name} failed: {cause(error)}; {then}")
         if again:
             self.feeding.again(unit) if unit.sequential else self.backlog.give_back(unit)
-        if self.backlog.in_a_row >= max(PATIENCE, 4 * len(self.workers)):
+        if self.backlog.is_hopeless(max(PATIENCE, 4 * len(self.workers))):
             raise Hopeless(f"{self.backlog.in_a_row} failures in a row, the last: {cause(error)}")
-
-
-def cause(error: RayError) -> str:
-    """One line of what went wrong, without the way it travelled."""
-    if isinstance(error, RayTaskError) and error.cause is not None:
-        return (
-            f"{type(error.cause).__name__}: {error.cause}"
-            if not isinstance(error.cause, ValueError)
-            else str(error.cause)
-        )
-    if isinstance(error, OutOfMemoryError):
-        return "Ray ended it because its machine ran low on memory"
-    if isinstance(error, RayActorError):
-        return "its process died"
-    return first_line(error)

@@ -5,7 +5,7 @@ is lost on the way is read again by the archive's next walk, after the present o
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from jobs.backlog import Backlog
+from jobs.causes import cause
 from jobs.worker import Feeder
 from schemas.manifest import WorkUnit
 
@@ -29,13 +30,16 @@ class Archive:
     files: ray.ObjectRef | None = None
     offers: list[tuple[WorkUnit, ray.ObjectRef]] = field(default_factory=list)  # read, not yet handed out
     not_before: float = 0.0
+    barren: int = 0  # walks in a row that broke before they came to a unit
 
 
 class Feeding:
     """All sequential archives of a run. At most as many are walked at once as there are actors to feed."""
 
-    def __init__(self, units: Sequence[WorkUnit], backlog: Backlog) -> None:
-        self.backlog = backlog
+    def __init__(
+        self, units: Sequence[WorkUnit], backlog: Backlog, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.backlog, self.say = backlog, say
         self.archives: dict[str, Archive] = {}
         for unit in units:
             archive = self.archives.setdefault(unit.source, Archive([], {}))
@@ -89,9 +93,10 @@ class Feeding:
         try:
             name = ray.get(ref)
         except RayError as error:
-            self._failed(archive, error)
+            self._failed(archive, cause(error))
             return
         if name is not None:
+            archive.barren = 0
             archive.expected.discard(name)
             archive.offers.append((archive.wanted.pop(name), files))
         elif archive.expected:
@@ -99,15 +104,25 @@ class Feeding:
         else:
             self._end(archive)
 
-    def _failed(self, archive: Archive, error: object) -> None:
-        """The walk broke, most likely over the first unit it had still to read."""
+    def _failed(self, archive: Archive, error: str) -> None:
+        """The walk broke, most likely over the first unit it had still to read; if others break as early, over what is
+        wrong with the archive as a whole."""
         self._end(archive)
         if not archive.expected:
             return  # all it was to read has been handed over; what is lost of that comes back by `again`
         archive.not_before = time.monotonic() + 3.0
+        archive.barren += 1
         first = next(unit for unit in archive.wanted.values() if unit.name in archive.expected)
-        if not self.backlog.failed(first, f"its archive cannot be read: {error}"):
+        why = f"its archive cannot be read: {error}"
+        again = self.backlog.failed(first, why)
+        if not again:
             del archive.wanted[first.name]
+        self.say(f"unit {first.name}: {why}; {'it will be tried again' if again else 'given up'}")
+        if archive.barren > self.backlog.attempts and archive.wanted:
+            self.say(f"{first.source} is given up, with {len(archive.wanted):,} units still to be read")
+            for unit in archive.wanted.values():
+                self.backlog.give_up(unit, why)
+            archive.wanted.clear()
 
     def _end(self, archive: Archive) -> None:
         if archive.feeder is not None:

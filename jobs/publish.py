@@ -4,14 +4,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jobs.options import COMPLETE, INCOMPLETE, from_namespace, option, parser_of, usage_error
 from pipeline import storage
 from pipeline.corpora import CORPORA
 from pipeline.publishing.card_header import Credit
-from pipeline.publishing.hub import HubRepo, push
+from pipeline.publishing.hub import OURS, HubRepo, push
 from pipeline.publishing.licenses import refusals
 from pipeline.publishing.mirror import mirror
 from pipeline.publishing.patience import Patience, RedactingFilter, redact
@@ -39,7 +40,7 @@ class Options:
     private: bool = option("create the repository as a private one", False)
     revision: str = option("branch to publish on", "main")
     tag: str | None = option("tag to set in the end; named after the data if not given", None)
-    replace: bool = option("delete files of an earlier publication that this one does not have", False)
+    replace: bool = option("delete or overwrite files of another publication that lies there", False)
     staging: str | None = option("local folder for the files to be sent; inside DIR if not given", None)
     stage_only: bool = option("write the files to the staging folder, and send nothing", False)
     workers: int = option("files written at a time", 2)
@@ -58,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         handler.addFilter(RedactingFilter())  # its warnings quote addresses, signatures and all
     try:
         check(options)
-        plan, manifests = prepare(parsed.outputs, options)
         folder, in_place = staging_folder(parsed.outputs, options)
+        check_apart(parsed.outputs, [str(folder), options.to or str(folder)])
+        plan, manifests = prepare(parsed.outputs, options)
         open_staging(folder, plan.id, may_clear=options.replace or not in_place)
         staged = stage(plan, manifests, folder, wording(options), options.workers, say)
     except (ValueError, FileNotFoundError) as error:
@@ -107,6 +109,24 @@ def check_place(options: Options) -> None:
 def is_in_place(options: Options) -> bool:
     """Whether the files are written where they are published, and nothing is sent."""
     return bool(options.to) and storage.is_local(storage.plain(options.to))
+
+
+def check_apart(outputs: Sequence[str], places: Sequence[str]) -> None:
+    """Raises: ValueError if publishing at one of the places would write or delete among the shards to be published."""
+    for output, place, name in product(outputs, places, OURS):
+        (store, shards), (other_store, ours) = locate(output, "data/"), locate(place, name)
+        if store == other_store and (shards.startswith(ours) or ours.startswith(shards)):
+            raise ValueError(
+                f"{output} is to be published, and publishing to {place} would write and delete among its shards; name "
+                "a place beside it"
+            )
+
+
+def locate(path: str, folder: str) -> tuple[Any, str]:
+    """A folder below `path`: its filesystem and its name there, the same however the path is spelled."""
+    path = storage.join(storage.plain(path), folder)
+    store, inner = storage.filesystem(str(Path(path).resolve()) if storage.is_local(path) else path)
+    return store, inner.rstrip("/") + "/"
 
 
 def flag(name: str) -> str:

@@ -15,7 +15,7 @@ from schemas.audio import AudioSegment, Reject
 from schemas.tokens import TokenRecord
 
 Result = TokenRecord | Reject
-NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
+NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "unable to find an engine")
 
 
 def encode(windows: Iterable[list[Item]], codec: Codec, batch_seconds: float) -> Iterator[Result]:
@@ -60,6 +60,7 @@ class Encoder:
         self.device = torch.device(codec.device)
         self.batch_samples = max(1, int(batch_seconds * self.spec.input_rate))
         self.too_much: int | None = None  # padded samples that once did not fit
+        self.refusal: RuntimeError | None = None  # what the device said then
         self.windows: deque[Pending] = deque()
         self.launched: Launched | None = None
 
@@ -109,7 +110,7 @@ class Encoder:
                 raise MemoryError(
                     f"a clip of {longest / self.spec.input_rate:.1f} s does not fit into the memory of {self.device}; "
                     "lower --max-seconds, or cut long clips with --split-seconds"
-                )
+                ) from self.refusal
             self.launched = launched
             return
         half = (len(positions) + 1) // 2
@@ -134,6 +135,7 @@ class Encoder:
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
+            self.refusal = error
             return None
         segments = tuple(window[position] for position in positions)
         return Launched(pending, segments, batch.positions, codes, arrived)
@@ -183,5 +185,6 @@ def refuse(segment: AudioSegment, reason: str, message: str) -> Reject:
 
 def _out_of_memory(error: RuntimeError) -> bool:
     said = str(error).lower()
-    # a GPU's libraries, which allocate beside torch, say it in their own words
+    # a GPU's libraries, which allocate beside torch, say it in their own words; a convolution that finds no memory for
+    # any of its ways says that it finds no way
     return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in NO_MEMORY)

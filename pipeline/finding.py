@@ -1,20 +1,23 @@
 """Which files there are: folders listed, patterns written out, and a mark of each file that changes when it does."""
 
 import contextlib
+import errno
 import glob as local_glob
 import hashlib
 import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pipeline.storage import answering, exists, filesystem, is_local, plain
 
 DANGLING = "dangling"
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # no such file, and links to none: through a file, in a circle
 MAGIC = re.compile(r"[*?\[]")
 NUMBERS = re.compile(r"(\d+)")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
@@ -37,23 +40,14 @@ class Entry:
 def scan(folder: str, hidden: bool = False, links: bool = False) -> list[Entry]:
     """Every regular file below a folder, in natural order; [] if there is no such folder.
 
-    Hidden folders (`.git`, `.cache`) are left out unless asked for, and so is what is no regular file: a pipe
-    would block whoever opens it. Links to nothing, if asked for, are marked DANGLING.
+    Links to folders are followed. Hidden folders (`.git`, `.cache`) are left out unless asked for, and so is what is no
+    regular file: a pipe would block whoever opens it. Links to nothing, if asked for, are marked DANGLING.
+    Raises: OSError for a folder or file that is there and cannot be read: a list without it would look whole.
     """
     found = []
     if is_local(folder):
-        for root, folders, names in os.walk(folder):
-            if not hidden:
-                folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in names:
-                path = posixpath.join(root, name)
-                try:
-                    info = Path(path).stat()
-                    if stat.S_ISREG(info.st_mode):
-                        found.append(Entry(path, info.st_size, str(info.st_mtime_ns)))
-                except OSError:  # a file that has just gone, or a link to nothing, as git-annex leaves what it lacks
-                    if links and Path(path).is_symlink():
-                        found.append(Entry(path, 0, DANGLING))
+        there = (look_at(path) for path in walk(folder, hidden))
+        found = [entry for entry in there if entry and (links or entry.mark != DANGLING)]
     else:
         fs, inner = filesystem(folder)
         with contextlib.suppress(FileNotFoundError), answering(folder):
@@ -61,6 +55,49 @@ def scan(folder: str, hidden: bool = False, links: bool = False) -> list[Entry]:
                 if hidden or "/." not in path[len(inner) :].rpartition("/")[0]:
                     found.append(Entry(url_of(path, folder, inner), int(info.get("size") or 0), remote_mark(info)))
     return sorted(found, key=lambda entry: natural(entry.path))
+
+
+def walk(folder: str, hidden: bool) -> Iterator[str]:
+    """The paths of all below a local folder that is no folder itself.
+
+    No folder is walked twice, and links come last: one that leads back into the tree adds nothing to it, and of two
+    that lead to the same place the first in natural order counts. Nor is one followed up to a folder it lies in.
+    """
+    starts, seen = [folder], set[Path]()
+    while starts:
+        links: list[Path] = []
+        for root, folders, names in chain.from_iterable(os.walk(start, onerror=refuse) for start in starts):
+            real = Path(root).resolve()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            if not hidden:
+                folders[:] = [name for name in folders if not name.startswith(".")]
+            linked = [path for name in folders if (path := Path(root, name)).is_symlink()]
+            links += [path for path in linked if not real.is_relative_to(path.resolve())]
+            yield from (posixpath.join(root, name) for name in names)
+        starts = sorted(map(str, links), key=natural)
+
+
+def look_at(path: str) -> Entry | None:
+    """A local file as it lies there; DANGLING for a link to nothing, as git-annex leaves what it lacks.
+
+    None for what has just gone and for what is no regular file. Raises: OSError if it is there and cannot be read.
+    """
+    try:
+        info = Path(path).stat()
+    except OSError as error:
+        refuse(error)
+        return Entry(path, 0, DANGLING) if Path(path).is_symlink() else None
+    return Entry(path, info.st_size, str(info.st_mtime_ns)) if stat.S_ISREG(info.st_mode) else None
+
+
+def refuse(error: OSError) -> None:
+    """Raise it, with what to do, unless it says that nothing is there, or is about what a disk keeps for itself."""
+    if error.errno not in GONE and posixpath.basename(str(error.filename)) != "lost+found":
+        why = f"{error.strerror}; make it readable, or move it out of the folder that is read"
+        raise OSError(error.errno, why, error.filename) from error
 
 
 def remote_mark(info: dict[str, Any]) -> str:

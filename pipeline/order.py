@@ -120,7 +120,7 @@ class Order:
             if (then := state.get(name)) != now:
                 raise ValueError(
                     f"the {name} changed since this position was saved ({name} {str(then)[:12]}, now {str(now)[:12]}); "
-                    "resume with the same shards, filters, batch size, weights and seed, or start at step 0"
+                    "resume with the same shards, filters, template, batch size, weights and seed, or start at step 0"
                 )
         return int(state["step"])
 

@@ -1,6 +1,7 @@
 """One door to files: local paths stay plain paths, `s3://`, `hf://`, `https://` and the like go through fsspec."""
 
 import contextlib
+import errno
 import io
 import os
 import posixpath
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 BLOCK_BYTES = 8 << 20  # of remote read-ahead: a request costs more than the few clips a skip would save
 
 
@@ -74,6 +76,20 @@ def is_folder(path: str) -> bool:
     fs, inner = filesystem(path)
     with answering(path):
         return fs.isdir(inner)
+
+
+def holds_anything(folder: str) -> bool:
+    """Whether a folder is there, can be listed and is not empty. A disk that is not mounted is an empty folder."""
+    try:
+        if is_local(folder):
+            with os.scandir(folder) as entries:
+                return next(entries, None) is not None
+        fs, inner = filesystem(folder)
+        fs.invalidate_cache()  # not what was known, but what is
+        with answering(folder):
+            return bool(fs.ls(inner, detail=False))
+    except (OSError, ValueError):
+        return False
 
 
 def open_read(path: str, buffer_bytes: int = 1 << 20) -> BinaryIO:
@@ -146,6 +162,13 @@ def create_exclusive(path: str, data: bytes) -> bool:
         os.link(temporary, path)  # unlike a rename, a link refuses a name that is taken
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        raise OSError(
+            f"the file system of {parent(path)} has no hard links, which make a shard appear whole and once; give a "
+            "folder on another one, or the URL of the store that is mounted there"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(Path(path).parent)

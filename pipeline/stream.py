@@ -91,8 +91,21 @@ def read_run(stream: packed.Stream, clip: Clip) -> Item:
 
 
 def read_tree(folder: str, clips: Sequence[Clip]) -> Iterator[Item]:
+    """Files below a folder.
+
+    Raises: FileNotFoundError where it is not the files that are missing but all there is, as on a machine without the
+    mount or with keys that have run out: taken for rejects, they would never be read again.
+    """
+    missing = 0
     for clip in clips:
-        yield clip.refused or read_file(clip.utterance, storage.join(folder, clip.member.name))
+        item = clip.refused or read_file(clip.utterance, storage.join(folder, clip.member.name))
+        missing += item is not clip.refused and isinstance(item, Reject) and item.reason == "missing"
+        yield item
+    if missing and not storage.holds_anything(folder):
+        raise FileNotFoundError(
+            f"{missing} of {len(clips)} clips are missing, and {folder} is empty or cannot be listed; is it mounted on "
+            "this machine, and may it be read from here?"
+        )
 
 
 def read_file(utterance: Utterance, path: str) -> Item:

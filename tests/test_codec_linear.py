@@ -76,6 +76,12 @@ def test_what_the_kernel_does_not_know_goes_the_plain_way():
         assert not takes(x, half) and half(x).dtype == torch.bfloat16
 
 
+def test_an_input_of_another_width_is_refused():
+    layer, x = example(20)
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        layer(x.view(40, 520))
+
+
 def test_learning_goes_through_all_that_follows():
     layer, x = example(20)
     added = torch.zeros(20, 192, requires_grad=True)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from codec.nn.activations import SnakeBeta, low_pass_taps, plain_snake_beta, snake_beta
+from codec.nn.activations import SnakeBeta, gpu_kernel, low_pass_taps, plain_snake_beta, snake_beta
 from codec.nn.native import library
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C++ compiler here")
@@ -118,8 +118,11 @@ def test_the_gpu_kernel_equals_the_plain_form_in_tritons_interpreter():
     script = (
         "import torch; from codec.nn.snake_cuda import snake_cuda; from codec.nn.activations import *\n"
         "torch.manual_seed(0)\n"
-        "x, alpha, beta = 3 * torch.randn(3, 2, 40), torch.randn(2), torch.randn(2)\n"
-        "for valid in (None, torch.tensor([40, 17, 2]), torch.tensor([1, 16, 15])):\n"
+        "alpha, beta = 0.7 * torch.randn(2), 0.7 * torch.randn(2)\n"
+        "ends = (None, [40, 17, 2], [1, 16, 15]), (None, [2100, 2048, 2049]), (None, [600, 512, 513])\n"
+        "for length, valid in ((length, v) for length, some in zip((40, 2100, 600), ends) for v in some):\n"
+        "    valid = None if valid is None else torch.tensor(valid)\n"
+        "    x = 3 * torch.randn(3, 2, length)\n"
         "    y = snake_cuda(x, alpha.exp(), 1 / (beta.exp() + 1e-9), low_pass_taps(), valid)\n"
         "    torch.testing.assert_close(y, plain_snake_beta(x, alpha, beta, valid), atol=1e-5, rtol=1e-5)\n"
         "print('equal')"
@@ -131,7 +134,8 @@ def test_the_gpu_kernel_equals_the_plain_form_in_tritons_interpreter():
     assert run.stdout.strip() == "equal", run.stdout + run.stderr
 
 
-def test_the_gpu_kernel_compiles_for_a_gpu_that_is_not_here():
+@pytest.mark.parametrize("threads", [32, 64, 128])
+def test_the_gpu_kernel_compiles_for_a_gpu_that_is_not_here(threads):
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -139,13 +143,30 @@ def test_the_gpu_kernel_compiles_for_a_gpu_that_is_not_here():
     from codec.nn import snake_cuda
 
     constants = {f"f{i}": tap for i, tap in enumerate(low_pass_taps()[:6])}
-    constants |= {"SPAN": snake_cuda.SPAN, "THREADS": snake_cuda.THREADS}
+    constants |= {"SPAN": snake_cuda.SPAN, "THREADS": threads}
     pointers = {"x_pointer": "*bf16", "y_pointer": "*bf16", "alpha_pointer": "*fp32", "inverse_beta_pointer": "*fp32"}
     signature = {**pointers, "valid_pointer": "*i64", "channels": "i32", "length": "i32"}
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(snake_cuda._snake_kernel, signature=signature, constexprs=constants)
-    kernel = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    kernel = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": threads // 32})
     assert "ld.global" in kernel.asm["ptx"]
+
+
+def test_a_gpu_whose_kernel_cannot_be_built_runs_the_plain_form_with_one_notice(monkeypatch, recwarn):
+    pytest.importorskip("triton")
+    from codec.nn import snake_cuda
+
+    def fails(*_):
+        raise RuntimeError("Failed to find C compiler")
+
+    zeros = torch.zeros
+    monkeypatch.setattr(snake_cuda, "snake_cuda", fails)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **_: zeros(*shape))
+    gpu_kernel.cache_clear()
+    assert gpu_kernel() is gpu_kernel() is None
+    gpu_kernel.cache_clear()
+    (notice,) = [str(each.message) for each in recwarn if "plain form" in str(each.message)]
+    assert "Failed to find C compiler" in notice
 
 
 @pytest.mark.gpu

@@ -256,9 +256,11 @@ def test_codes_of_a_batch_are_those_of_each_clip_alone_and_features_near_those_w
 def taken(model: NeuCodec) -> int:
     """How many of a model's layers the kernels take."""
     with torch.inference_mode():
-        linear = sum(tiles.takes_linear(torch.ones(1, 1), part) for part in model.modules() if isinstance(part, Linear))
-        x = torch.ones(1, 2, 2).transpose(1, 2)
-        return linear + sum(tiles.takes_conv(x, p) for p in model.modules() if isinstance(p, (SnakeConv1d, WideConv1d)))
+        layers = [part for part in model.modules() if isinstance(part, Linear)]
+        convs = [part for part in model.modules() if isinstance(part, (SnakeConv1d, WideConv1d))]
+        taken = [tiles.takes_linear(torch.ones(1, layer.in_features), layer) for layer in layers]
+        taken += [tiles.takes_conv(torch.ones(1, 2, conv.in_channels).transpose(1, 2), conv) for conv in convs]
+        return sum(taken)
 
 
 def test_a_process_without_tiles_says_so():

@@ -74,6 +74,9 @@ def test_exactly_the_intended_modules_change(teacher, precision):
     )
     generator = start.begin(upsample, teacher, None)
     assert torch.equal(generator.codec.decoder.embed.weight, teacher.decoder.embed.weight), "starts from what fits"
+    same = module_hashes(teacher.named_children())
+    frozen = module_hashes(generator.frozen())
+    assert "semantic" in frozen and frozen == {name: same[name] for name in frozen}, "the rest is the base's"
     targets = torch.stack([torch.from_numpy(voice(i, 1.0, 24_000)[:9600])[None] for i in range(4)])
     _, changed = trained(upsample, generator, 2, crops_of(upsample), precision, targets)
     assert changed == {"decoder"}

@@ -8,6 +8,7 @@ import torch
 from codec.config import W2VBertConfig
 from codec.names import w2v_bert_modules
 from codec.nn import w2v_bert
+from codec.nn.native import library
 
 SIZE = W2VBertConfig(width=32, layers=2, heads=4, ffn_width=48)
 HOPS = (101, 30, 2)
@@ -58,3 +59,15 @@ def test_attention_in_pieces_is_attention_at_once(monkeypatch):
     monkeypatch.setattr(w2v_bert, "CACHED_BIASES", 7 * 2 * 4 * 101)
     with torch.inference_mode():
         torch.testing.assert_close(attention(x, distances, hidden), whole, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.skipif(library() is None, reason="no C++ compiler here")
+def test_a_kernel_hears_long_clips_without_a_table_of_all_pairs_of_frames(monkeypatch):
+    model = w2v_bert.W2VBert(replace(SIZE, width=128, heads=2)).eval()
+    waveforms = torch.randn(1, 1, 320 * 40)
+    with torch.no_grad():
+        model.compiled = True  # the plain way
+        wanted = model(waveforms)
+        model.compiled = False
+        monkeypatch.setattr(w2v_bert, "relative_positions", lambda *_: pytest.fail("of half an hour 65 GB"))
+        torch.testing.assert_close(model(waveforms), wanted, atol=1e-5, rtol=1e-5)

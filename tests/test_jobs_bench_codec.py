@@ -60,6 +60,9 @@ def test_rows_of_random_batches_have_the_codes_they_have_alone(model, weights, c
     assert main([*command, "--skip", "2", "--json", str(tmp_path / "rest.json")]) == 0
     (rest,) = json.loads((tmp_path / "rest.json").read_text())["results"]
     assert rest["clips"] == 5 < result["clips"]  # those of the batch with long clips
+    assert main([*command, "--minutes", "1e-9", "--json", str(tmp_path / "first.json")]) == 0
+    (first,) = json.loads((tmp_path / "first.json").read_text())["results"]
+    assert 2 <= first["clips"] < result["clips"], "one batch is always done"
     assert main([*command, "--skip", "3"]) == 2
 
 

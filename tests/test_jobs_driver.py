@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray.exceptions import RayError
 
 import jobs.driver
 import jobs.feeding
+from jobs.backlog import Backlog
 from jobs.benches.cluster import private_ray
+from jobs.causes import cause
 from jobs.cluster import Stop
-from jobs.driver import CannotStart, Driver, Hopeless, cause
+from jobs.driver import CannotStart, Driver, Hopeless
 from jobs.progress import Progress
 from jobs.reporter import Gauges
 from jobs.worker import ALLOCATOR, Ready, Task
@@ -33,7 +36,7 @@ class ToyTokenizer:
     SLOW_SECONDS = 30
 
     def __init__(self, task, use_gpu, threads):
-        self.task, self.use_gpu = task, use_gpu
+        self.task, self.use_gpu, self.sick = task, use_gpu, False
 
     def load(self):
         if self.task.codec == "broken":
@@ -47,6 +50,9 @@ class ToyTokenizer:
     def tokenize(self, unit, files=None):
         if "poison" in unit.name:
             os.kill(os.getpid(), signal.SIGKILL)
+        self.sick |= "sick" in unit.name
+        if self.sick:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         if "wrong" in unit.name or self.task.codec == "hopeless":
             raise RuntimeError("no such thing")
         if "stuck" in unit.name:
@@ -138,6 +144,28 @@ def test_poison_and_error_cost_only_their_own_units():
         "poison": "its process died",
         "wrong": "RuntimeError: no such thing",
     }
+
+
+def test_an_actor_whose_gpu_is_lost_is_started_anew():
+    driver = drive(["sick", *(f"u{number}" for number in range(6))], gpus_per_actor=1.0)
+    assert driver.progress.done == {f"u{number}" for number in range(6)}
+    (failure,) = driver.backlog.given_up
+    assert (failure.unit.name, failure.attempts) == ("sick", 2) and "illegal memory access" in failure.error
+    assert any("has lost its GPU and is started anew" in line for line in driver.log.said)
+
+
+def test_one_source_that_fails_does_not_end_the_others():
+    wrong = [f"wrong{number}@bad.tar" for number in range(40)]
+    names = [unit(*name.split("@")) for name in wrong]
+    assert all(each.source == "bad.tar" for each in names)
+    backlog = Backlog([*names, unit("fine")], attempts=2)
+    for _ in names:
+        assert not backlog.is_hopeless(25)
+        failed = backlog.take(True)
+        assert backlog.failed(failed, "no such thing")
+        backlog.give_back(failed)
+    assert not backlog.is_hopeless(25), "another is still to be tried"
+    assert backlog.failed(backlog.take(True), "nor this") and backlog.is_hopeless(25)
 
 
 def test_archives_are_fed_in_order_and_walked_again_for_what_was_lost():

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import codec
+from codec import weights
 from codec.training.recipes import RECIPES
 from codec.weights import load_codec
 from jobs import train
@@ -108,8 +109,15 @@ def test_a_stop_saves_and_the_next_attempt_goes_on_exactly(corpus, straight, tmp
 
 
 def test_two_ranks_give_the_weights_of_one_also_across_a_resume(corpus, straight, tmp_path):
-    stopped = apart(corpus, tmp_path, ranks=2, signal_at=f"{int(signal.SIGTERM)}@8")
+    listening = (
+        "--validation",
+        str(corpus / "clip1.wav"),
+        "--validate-every",
+        "5",
+    )  # the first rank, while others wait
+    stopped = apart(corpus, tmp_path, *listening, ranks=2, signal_at=f"{int(signal.SIGTERM)}@8")
     assert state(tmp_path)[1].step == 10, stopped.stderr  # ranks agree to stop at every tenth step
+    assert "step 5 | " in stopped.stdout and "mel_mse" in stopped.stdout
     assert here(corpus, tmp_path)
     wanted, found = state(straight[0])[0], state(tmp_path)[0]
     for name in wanted:
@@ -157,6 +165,13 @@ def test_a_distillation_runs_from_a_trained_teacher(corpus, tmp_path, capsys):
     assert here(corpus, tmp_path / "student", *seeded, "--start", teacher, "--hashes", recipe="tiny_distill")
     changed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith(" changed")}
     assert changed == {"acoustic", "acoustic_projection", "adapter", "fuse", "semantic_head"}
+
+    another = load_codec("tiny_teacher", weights=teacher)  # with the same quantizer and decoder
+    with torch.no_grad():
+        next(another.acoustic.parameters()).add_(0.1)
+    weights.save(another, str(tmp_path / "another"))
+    with pytest.raises(ValueError, match="frozen weights are not those"):
+        here(corpus, tmp_path / "student", *seeded, "--start", str(tmp_path / "another"), recipe="tiny_distill")
 
 
 def test_another_recipe_is_not_taken_for_the_run_found(corpus, straight):

@@ -1,5 +1,6 @@
 """Stored bytes become exactly the sound they hold, at the rate asked for, or a reject that says why."""
 
+import errno
 import io
 import itertools
 import json
@@ -14,7 +15,7 @@ import torchaudio
 
 from pipeline.audio import decode_clip, load_audio
 from pipeline.decoding import load as decoding
-from pipeline.decoding.load import Limits, Refused, load
+from pipeline.decoding.load import Limits, NoRoom, Refused, load
 from pipeline.decoding.resample import SparseResample, _resampler, resample
 from schemas.audio import REASONS, AudioSegment, Reject
 from tests.toys import clip, noise, shared_clips, sine, stored
@@ -239,6 +240,19 @@ def test_cutting_ends_where_a_clip_is_endless(monkeypatch):
     with soundfile.SoundFile(data, "w", 8000, 1, format="FLAC") as file:
         file.write(np.zeros(8000 * 301, np.float32))
     assert refused(data.getvalue(), Limits(16_000, split_seconds=30.0)).reason == "too_long"
+
+
+def test_pieces_that_find_no_room_on_the_disk_are_no_fault_of_the_clip(monkeypatch):
+    class Full(io.BytesIO):
+        def __init__(self, max_size):
+            super().__init__()
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(decoding.tempfile, "SpooledTemporaryFile", Full)
+    with pytest.raises(NoRoom, match="No space left on device"):
+        list(load(stored(noise(9.0)), Limits(16_000, split_seconds=2.0)))
 
 
 def test_one_clip_at_its_own_rate():

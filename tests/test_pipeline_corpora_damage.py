@@ -260,6 +260,19 @@ def test_what_changes_after_listing_is_missing_not_a_crash(tmp_path):
     assert [getattr(i, "reason", "") for unit in index.units for i in read_unit(unit)] == ["", "missing", "empty"]
 
 
+def test_a_folder_that_is_not_mounted_costs_no_clip(tmp_path):
+    folder = tmp_path / "in"
+    for number in range(3):
+        put(folder / f"{number}.wav", sound(number))
+    index = build_index("folder", [str(folder)], str(tmp_path / "out"), Selection(), 1 << 20)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"3 of 3 clips are missing, and .*in is empty or cannot be listed"):
+        list(read_unit(index.units[0]))
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match="is it mounted"):
+        list(read_unit(index.units[0]))
+
+
 def test_broken_labels_cost_no_sound(tmp_path):
     odd = [
         b"[" * 100_000,

@@ -201,6 +201,23 @@ def test_a_state_is_a_few_numbers_and_is_refused_by_other_shards(tmp_path):
             TokenDataset(**{"inputs": folder, "batch_size": 8, **other}).load_state_dict(state)
 
 
+def test_a_state_is_refused_under_a_template_that_gives_other_ids(toy):
+    state = TokenDataset(toy, 8, template=Plain(base=10)).state_dict(5)
+    TokenDataset(toy, 8, template=Plain(base=10)).load_state_dict(state)
+    with pytest.raises(ValueError, match="the index changed"):
+        TokenDataset(toy, 8, template=Plain(base=20)).load_state_dict(state)
+
+
+def test_codes_alone_of_tars_are_kept_on_a_local_disk_too(tmp_path):
+    folder = write_set(tmp_path / "tar", [30], kind="tar")
+    dataset = TokenDataset(folder, 8, template=Plain(), local=str(tmp_path / "local"))
+    wanted = list(TokenDataset(folder, 8, template=Plain()))
+    for _ in range(2):  # read from the shard, then from the disk
+        for mine, theirs in zip(dataset, wanted, strict=True):
+            assert all(map(np.array_equal, mine["ids"], theirs["ids"]))
+    assert list((tmp_path / "local").iterdir())
+
+
 def test_the_place_in_the_world_comes_from_torchrun(toy, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -123,6 +123,13 @@ def test_a_decoder_that_cannot_start_is_an_error_and_no_reject():
         list(pool.load(clips(1)))
 
 
+def test_a_full_disk_is_an_error_and_no_reject():
+    with pool_of(BAD) as pool:
+        with pytest.raises(RuntimeError, match="the disk is full"):
+            list(pool.load([*clips(3), clip("full", b"full:")]))
+        assert len(list(pool.load(clips(3)))) == 3, "the pool is usable"
+
+
 def test_pieces_of_a_cut_clip_come_in_order_through_the_pool():
     files = [*clips(3), clip("long", stored(noise(9.0))), *clips(3, 1)]
     limits = Limits(16_000, split_seconds=2.0)

@@ -13,6 +13,7 @@ from jobs import publish as job
 from pipeline.publishing.merge import public_rows
 from pipeline.publishing.patience import redact
 from pipeline.publishing.publication import Contents, cut, number_of_files, split_name
+from pipeline.publishing.staging import PLAN
 from pipeline.reporting.report import inspect
 from schemas.tokens import token_batch
 from tests import output_toys, stand_in_s3
@@ -223,7 +224,8 @@ def test_an_object_store_gets_the_same_files_once_and_they_are_read_from_there(o
         puts = [path for method, path, _ in store.calls if method == "PUT"]
         assert puts[-1].endswith("manifest.json") and puts[-2].endswith("README.md")
         held = {key.removeprefix("some/set/"): data for key, data in store.buckets["bucket"].items()}
-        assert held == tree(output / "publish")
+        marker = held.pop(PLAN)
+        assert held == tree(output / "publish") and marker == (output / "publish" / PLAN).read_bytes()
         assert publish(output, "s3://bucket/some/set") == 0
         assert "0 files sent" in capsys.readouterr().out
         store.buckets["bucket"]["some/set/data/stray/x.parquet"] = b"old"

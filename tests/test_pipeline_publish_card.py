@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.corpora import CORPORA
+from pipeline.publishing.card_header import MOST_CREDITS
 from pipeline.publishing.licenses import find_license, refusals
 from tests import output_toys
 from tests.hub_cards import card_errors
@@ -116,3 +117,69 @@ def test_the_manifest_lists_every_other_file_with_its_hash(output, tmp_path):
         assert len(files[file["path"]]) == file["num_bytes"]
         assert hashlib.sha256(files[file["path"]]).hexdigest() == file["sha256"]
     assert listed["rejects"] == {"clips": 4, "by_reason": {"too_long": 2, "unreadable": 2}} and listed["rows"] == 90
+
+
+@pytest.mark.parametrize("spelled", ["CC BY 4.0", "CC-BY 4.0", "cc by-4.0", "CC_BY_4.0", " Cc  By 4.0 "])
+def test_a_licence_is_known_as_people_write_it(spelled):
+    assert find_license(spelled).id == "CC-BY-4.0"
+    assert find_license(spelled.lower().replace("by", "by-nc")).commercial is False
+
+
+def test_one_licence_spelled_in_two_ways_makes_one_config_with_every_row(tmp_path):
+    rows = output_toys.records(20, license=lambda row: ["CC BY 4.0", "CC-BY-4.0"][row % 2])
+    assert publish(output_toys.write_output(tmp_path / "out", {"a": rows}), tmp_path / "set", "--no-neutts") == 0
+    assert {row["config"] for row in read(tmp_path / "set")} == {"toy-en-cc-by-4.0"}
+    assert len(read(tmp_path / "set")) == 20
+
+
+COLLIDING = [
+    ("license", "LicenseRef Mine", "LicenseRef-Mine"),
+    ("license", "LicenseRef-Mine", "licenseref-mine"),
+    ("corpus", "my corpus", "my-corpus"),
+    ("language", "en-US", "en_US"),
+    ("language", "EN", "en"),
+]
+
+
+@pytest.mark.parametrize(("label", "one", "other"), COLLIDING)
+def test_labels_that_would_share_one_config_are_refused_by_both_spellings(tmp_path, capsys, label, one, other):
+    rows = output_toys.records(6, **{label: one}) + output_toys.records(5, seed=1, **{label: other})
+    output = output_toys.write_output(tmp_path / "out", {"a": rows})
+    allowed = ("--allow", f"license:{one}", "--allow", f"license:{other}")
+    assert publish(output, tmp_path / "set", *allowed) == 2
+    said = capsys.readouterr().err
+    assert repr(one) in said and repr(other) in said and "would mix" in said
+    assert not (tmp_path / "set").exists()
+
+
+def test_no_config_of_three_columns_mixes_licences_or_takes_the_name_of_a_corpus(tmp_path, capsys):
+    rows = output_toys.records(6, corpus="x", license="Mine 1") + output_toys.records(5, corpus="y", license="mine-1")
+    output = output_toys.write_output(tmp_path / "out", {"a": rows})
+    allowed = ("--allow", "license:Mine 1", "--allow", "license:mine-1")
+    assert publish(output, tmp_path / "set", *allowed) == 2
+    assert "the config neutts-en-mine-1 would mix" in capsys.readouterr().err
+    assert publish(output, tmp_path / "set", *allowed, "--no-neutts") == 0
+    named = output_toys.write_output(tmp_path / "named", {"a": output_toys.records(6, corpus="neutts")})
+    assert publish(named, tmp_path / "other") == 2
+    assert "corpus 'neutts'" in capsys.readouterr().err
+
+
+def test_a_file_that_lost_rows_since_it_was_written_is_found_out(output, tmp_path, capsys):
+    assert publish(output, tmp_path / "set") == 0
+    path = next((tmp_path / "set").glob("data/hui-*/*.parquet"))
+    pq.write_table(pq.read_table(path).slice(1), path)
+    assert publish(output, tmp_path / "set") == 2
+    assert "90 rows went in, 89 came out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("people", [MOST_CREDITS - 1, MOST_CREDITS + 5])
+def test_a_list_of_credits_that_ends_early_says_where_all_of_them_stand(tmp_path, people):
+    extra = lambda row: json.dumps({"attribution": f"Voice {row}"})  # noqa: E731
+    rows = output_toys.records(people, corpus="folder", frames=(2, 4), extra=extra)
+    output = output_toys.write_output(tmp_path / "out", {"a": rows})
+    for options, twins in (((), True), (("--no-neutts",), False)):
+        assert publish(output, tmp_path / f"set-{twins}", *options) == 0
+        credits = card(tmp_path / f"set-{twins}")[1].split("### folder")[1]
+        assert credits.count("- Voice ") == min(people, MOST_CREDITS)
+        assert ("its column `extra`" in credits) == (people > MOST_CREDITS)
+        assert ("same `__key__`" in credits) == (people > MOST_CREDITS and twins)

@@ -152,6 +152,20 @@ def test_files_of_an_earlier_publication_are_refused_or_cleared_away(hub, staged
     assert published(hub) == {**contents(folder, files), "notes.md": b"mine"}
 
 
+def test_data_of_another_publication_under_the_same_names_is_overwritten_only_with_replace(hub, staged):
+    folder, files = staged
+    repo = repo_of(hub)
+    repo.create(False)
+    theirs = [CommitOperationAdd(files[0].path, b"PAR1 theirs"), CommitOperationAdd("manifest.json", b"{}")]
+    repo.api.create_commit(REPO, theirs, commit_message="theirs", repo_type="dataset")
+    before = published(hub)
+    with pytest.raises(ValueError, match=f"{re.escape(files[0].path)}; --replace"):
+        push(repo, folder, files, "v1")
+    assert published(hub) == before and not hub.repos[REPO].tags
+    push(repo, folder, files, "v1", replace=True)
+    assert published(hub) == contents(folder, files)
+
+
 def test_a_tag_of_other_data_is_refused_before_anything_is_sent(hub, staged):
     folder, files = staged
     repo = repo_of(hub)

@@ -1,11 +1,14 @@
 """Files through one door: written whole or not at all, listed in an order a person expects."""
 
+import errno
+import os
 import re
 import threading
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from jobs.corpus import check_writable
 from pipeline import finding, storage
 
 
@@ -55,6 +58,27 @@ def test_only_the_first_may_create(folder):
     assert len(finding.list_files(folder)) == 1
 
 
+def test_a_file_system_without_links_is_told(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match=f"the file system of {tmp_path} has no hard links"):
+        storage.create_exclusive(str(tmp_path / "x"), b"")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"cannot write to --output .* has no hard links"):
+        check_writable(str(tmp_path), once=True)
+    check_writable(str(tmp_path))
+
+
+def test_an_empty_folder_holds_nothing_and_so_does_one_that_is_gone(folder):
+    assert not storage.holds_anything(storage.join(folder, "none"))
+    put(storage.join(folder, "some", "a.wav"))
+    assert storage.holds_anything(storage.join(folder, "some"))
+    storage.remove(storage.join(folder, "some", "a.wav"))
+    assert not storage.holds_anything(storage.join(folder, "some"))
+
+
 def test_of_many_at_once_exactly_one_creates(tmp_path):
     path = str(tmp_path / "x.json")
     wins = []
@@ -77,8 +101,6 @@ def test_files_are_listed_in_natural_order_without_hidden_folders(folder):
 
 
 def test_a_pipe_is_no_file(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "a.wav").write_bytes(b"")
     assert finding.list_files(str(tmp_path)) == [str(tmp_path / "a.wav")]

@@ -126,6 +126,8 @@ def misbehaving(data, limits):
         data = rest.split(b"\n", 1)[1]
     if word == b"greedy":
         raise MemoryError if not np.ones(1 << 33, np.uint8).any() else ValueError
+    if word == b"full":
+        raise decoding.NoRoom("the disk is full")
     if word == b"print":
         os.write(1, b"a native library talks on standard output")
         data = rest

@@ -4,6 +4,7 @@
 The plain form cuts time into short overlapping windows, on which each filter is one small matrix product.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -49,16 +50,34 @@ def linear(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
 
 def fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
     """What does the whole activation in one pass on the device of `x`, or None where nothing can."""
-    if x.is_cuda and x.dtype in (torch.float32, torch.float16, torch.bfloat16) and find_spec("triton"):
-        from codec.nn.snake_cuda import snake_cuda
-
-        return snake_cuda
+    if x.is_cuda and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return gpu_kernel()
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
         from codec.nn.native import library
         from codec.nn.snake_cpu import snake_cpu
 
         return snake_cpu if library() else None
     return None
+
+
+@cache
+@torch.inference_mode(False)
+def gpu_kernel() -> Callable[..., Tensor] | None:
+    """The Triton kernel, or None, with one warning, where it cannot be built: its first use needs a C compiler."""
+    if not find_spec("triton"):
+        return None
+    from codec.nn.snake_cuda import snake_cuda
+
+    try:
+        few = torch.zeros(1, 1, 1, device="cuda")
+        snake_cuda(few, few[0, 0], few[0, 0], low_pass_taps(), None)
+    except Exception as error:  # of a compiler: anything
+        said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        warnings.warn(
+            f"activations run in their plain form, slower: Triton cannot build for this GPU ({said})", stacklevel=2
+        )
+        return None
+    return snake_cuda
 
 
 def plain_snake_beta(x: Tensor, alpha: Tensor, beta: Tensor, num_valid: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ SOURCES, HEADERS = (tuple(sorted(HERE.glob(names))) for names in ("*.cpp", "*.h"
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", *WIDE)
 OPENMP = ("-fopenmp",)  # not every compiler has it; built without, the kernels run on one core
+USES_OPENMP = "#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
 
 
 def build(compiler: str) -> Path:
@@ -27,20 +29,34 @@ def build(compiler: str) -> Path:
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = [source.read_text() for source in (*SOURCES, *HEADERS)]
-    identity = "\n".join((*sources, version, *FLAGS, *OPENMP, platform.machine(), _processor()))
+    flags = (*FLAGS, *OPENMP) if _has_openmp(compiler) else FLAGS
+    identity = "\n".join((*sources, version, *flags, platform.machine(), _processor()))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neutok"
     target = folder / f"layers-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
             built = Path(unfinished) / "layers.so"
-            command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
             try:
-                _compile([*command, *OPENMP])
-            except subprocess.CalledProcessError:
-                _compile(command)
-            built.replace(target)  # whole or not at all, whoever builds at the same time
+                _compile([compiler, *flags, *map(str, SOURCES), "-o", str(built)])
+                built.replace(target)  # whole or not at all, whoever builds at the same time
+            except subprocess.SubprocessError:
+                if not target.exists():  # unless another process was quicker, and lucky
+                    raise
     return target
+
+
+def _has_openmp(compiler: str) -> bool:
+    """Asked of a few lines: a whole build may fail for other reasons, and would then be for one core for good."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "threads.cpp"
+        source.write_text(USES_OPENMP)
+        try:
+            _compile([compiler, *OPENMP, "-shared", "-fPIC", str(source), "-o", str(Path(folder) / "threads.so")])
+        except subprocess.CalledProcessError:
+            warnings.warn("the C++ compiler has no OpenMP: layers run on one core", stacklevel=2)
+            return False
+    return True
 
 
 def _compile(command: Sequence[str]) -> None:

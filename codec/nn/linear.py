@@ -58,5 +58,5 @@ class Linear(nn.Linear):
 def takes(x: Tensor, layer: Linear) -> bool:
     """Whether the kernel can take `x` [..., C]."""
     fits = x.dtype == layer.weight.dtype == torch.float32 and layer.weight.is_contiguous()
-    fits = fits and layer.in_features % 16 == layer.out_features % 64 == 0
+    fits = fits and layer.in_features % 16 == layer.out_features % 64 == 0 and x.shape[-1] == layer.in_features
     return fits and x.numel() > 0 and on_cpu_for_good(x) and native.available()

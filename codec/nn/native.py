@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(build(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:  # the last where there is no home to cache in
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         warnings.warn(
             f"the C++ layers do not build ({said[-1] if said else error}): they run in their plain form", stacklevel=2
@@ -75,6 +75,7 @@ def takes(x: Tensor, layer: Conv1d) -> bool:
     """
     fits = x.dtype == layer.weight.dtype == torch.float32 and x.stride(1) == 1
     fits = fits and layer.in_channels % CHANNELS == layer.out_channels % CHANNELS == 0
+    fits = fits and x.shape[1] == layer.in_channels
     return fits and on_cpu_for_good(x) and not layer.weight.is_inference() and available()
 
 
@@ -90,7 +91,8 @@ def scratch(name: str, threads: int, *sizes: int) -> Tensor:
     size_for.restype = ctypes.c_int64
     size = threads * size_for(*map(_as_c, sizes))
     if getattr(_own, "memory", None) is None or len(_own.memory) < size:
-        _own.memory = torch.empty(size)
+        # whatever the process has made torch's defaults
+        _own.memory = torch.empty(size, dtype=torch.float32, device="cpu")
     return _own.memory
 
 

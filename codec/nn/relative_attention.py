@@ -30,7 +30,7 @@ def relative_attention(
     Returns: like query. Raises: RuntimeError where the kernel is not built (ask `takes` first).
     """
     batch, length, channels = query.shape
-    valid = torch.full((batch,), length) if num_valid is None else num_valid.contiguous()
+    valid = torch.full((batch,), length, device="cpu") if num_valid is None else num_valid.contiguous()
     threads = native.threads_for(query.numel())
     y = torch.empty_like(query)
     name = ENTRIES[query.dtype]

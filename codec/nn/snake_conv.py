@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from codec.nn import native, tiles
@@ -30,7 +29,7 @@ class SnakeConv1d(Conv1d):
         (batch, channels, length), (width, stride, padding) = x.shape, (*self.kernel_size, *self.stride, *self.padding)
         threads = native.threads_for(x.numel())
         x = x.transpose(1, 2).contiguous()
-        y = torch.empty(batch, (length + 2 * padding - width) // stride + 1, self.out_channels)
+        y = x.new_empty(batch, (length + 2 * padding - width) // stride + 1, self.out_channels)
         added = None if added is None else added.transpose(1, 2).contiguous()
         snake = shaped(x, *linear(act.alpha, act.beta), low_pass_taps(), num_valid)
         scratch = native.scratch("snake_conv", threads, channels, width, stride)

@@ -32,6 +32,8 @@ def shaped(
     x: Tensor, alpha: Tensor, inverse_beta: Tensor, taps: Sequence[float], num_valid: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The parameters of a snake and the rows' lengths, x being [B, T, C], as the kernels read them."""
-    valid = torch.full((len(x),), x.shape[1]) if num_valid is None else num_valid.to(torch.int64).contiguous()
-    filter_taps = torch.tensor(taps, dtype=torch.float32)
+    if num_valid is None:
+        num_valid = torch.full((len(x),), x.shape[1], device="cpu")
+    valid = num_valid.to(torch.int64).contiguous()
+    filter_taps = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return alpha.float().contiguous(), inverse_beta.float().contiguous(), filter_taps, valid

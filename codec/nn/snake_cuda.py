@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 SPAN = 16  # samples a thread writes; a power of two, and the shapes below say four bits of it
-THREADS = 128
+FEWEST, MOST = 32, 128  # threads of a block: a short row fills no large one
 
 
 @triton.jit
@@ -130,7 +130,8 @@ def snake_cuda(
     x = x.contiguous()
     y = torch.empty_like(x)
     valid = torch.full((batch,), length, device=x.device) if num_valid is None else num_valid.to(x.device, torch.int64)
-    grid = (batch * channels, triton.cdiv(length, SPAN * THREADS))
+    threads = min(max(triton.next_power_of_2(triton.cdiv(length, SPAN)), FEWEST), MOST)
+    grid = (batch * channels, triton.cdiv(length, SPAN * threads))
     with torch.cuda.device_of(x):  # Triton launches on the current device, whichever holds its arguments
         _snake_kernel[grid](
             x,
@@ -142,7 +143,7 @@ def snake_cuda(
             length,
             *taps[:6],
             SPAN=SPAN,
-            THREADS=THREADS,
-            num_warps=4,
+            THREADS=threads,
+            num_warps=threads // 32,
         )
     return y

@@ -54,10 +54,11 @@ def laid_out_conv(weight: Tensor) -> Tensor:
 
 def takes_linear(x: Tensor, layer: nn.Linear) -> bool:
     """Whether the kernel of linear layers can take `x` [..., C]."""
-    return layer.in_features % SIDE == layer.out_features % SIDE == 0 and may_run(x, layer.weight)
+    fits = layer.in_features % SIDE == layer.out_features % SIDE == 0 and x.shape[-1] == layer.in_features
+    return fits and may_run(x, layer.weight)
 
 
 def takes_conv(x: Tensor, layer: nn.Conv1d) -> bool:
     """Whether the kernel of convolutions can take `x` [B, C, T], and is faster: where it is time-major."""
     fits = layer.in_channels % LANES == layer.out_channels % LANES == 0 and layer.groups == 1
-    return fits and x.stride(1) == 1 and may_run(x, layer.weight)
+    return fits and x.shape[1] == layer.in_channels and x.stride(1) == 1 and may_run(x, layer.weight)

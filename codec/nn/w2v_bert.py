@@ -28,13 +28,16 @@ class W2VBert(nn.Module):
         self.norm = nn.LayerNorm(config.mel_bins * config.stack)
         self.project = Linear(config.mel_bins * config.stack, config.width)
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.layers))
+        self.compiled = False  # by torch: then no layer calls a kernel of ours
 
     def forward(self, waveforms: Tensor, num_hops: Tensor | None = None) -> Tensor:
         """waveforms [B, 1, hops x hop length] -> [B, hops - 1, C]; past a row's own frames lies anything."""
         num_samples = None if num_hops is None else num_hops * self.hop_length
         x = fbank(waveforms[:, 0], num_samples, self.config.mel_bins, self.config.stack)
         x = self.project(self.norm(x)).float()
-        distances = relative_positions(x.shape[1], self.config.left, self.config.right, x.device)
+        distances = None  # a table of all pairs of frames: of half an hour 65 GB, which a kernel does without
+        if self.compiled or not self.layers[0].attention.has_kernel(x):
+            distances = relative_positions(x.shape[1], self.config.left, self.config.right, x.device)
         hidden_keys = None
         if num_hops is not None:
             hidden_keys = ~is_valid(num_hops - 1, x.shape[1])[:, None, None]
@@ -63,7 +66,7 @@ class ConformerLayer(nn.Module):
         self.ffn2 = FeedForward(config)
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, distances: Tensor | None, hidden_keys: Tensor | None) -> Tensor:
         x = self.ffn1(x)
         x = self.attention(x, distances, hidden_keys)
         x = self.conv(x)  # causal, so what lies past a row's end never reaches it
@@ -95,10 +98,15 @@ class Attention(nn.Module):
         self.out = Linear(config.width, config.width)
         self.distance = nn.Embedding(config.left + 1 + config.right, config.width // config.heads)
 
-    def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
+    def has_kernel(self, x: Tensor) -> bool:
+        """Whether one can take [B, F, C] like `x`."""
+        return takes(x[:, :1].to(self.query.weight.dtype), self.heads)
+
+    def forward(self, x: Tensor, distances: Tensor | None, hidden_keys: Tensor | None) -> Tensor:
+        """distances: `relative_positions`; None has a kernel do it (ask `has_kernel` first)."""
         normed = self.norm(x)
         query, key, value = (part(normed) for part in (self.query, self.key, self.value))
-        if takes(query, self.heads):
+        if distances is None:
             num_keys = None if hidden_keys is None else (~hidden_keys).flatten(1).sum(1)
             heard = relative_attention(query, key, value, self.distance.weight, self.right, num_keys)
             return self.out(heard, added=x)

@@ -95,6 +95,11 @@ class Generator(nn.Module):
         ]
         return parts + ([("semantic_head", self.semantic_head)] if self.semantic_head is not None else [])
 
+    def frozen(self) -> list[tuple[str, nn.Module]]:
+        """What a run must not change, nor be given otherwise when it goes on; the teacher is one such module."""
+        frozen = [(name, part) for name, part in self.parts() if name not in self.trains]
+        return frozen + ([("teacher", self.teacher)] if self.teacher is not None else [])
+
     def train(self, mode: bool = True) -> "Generator":
         """Dropout acts only where something learns; what is frozen always computes as it does in use."""
         super().train(mode)

@@ -95,8 +95,9 @@ def _take_over(codec: NeuCodec, base: NeuCodec, recipe: Recipe) -> None:
     """What is frozen comes from the base whole; what learns starts from it wherever a tensor of its name and shape is
     there. A student's encoder starts fresh: it is another model, and shapes that fit would fit by chance."""
     theirs = base.state_dict()
+    own_speech = base.config.semantic != recipe.codec.semantic  # comes by `_take_semantic`
     for name, part in codec.named_children():
-        if name == "semantic" or (recipe.teacher and name in recipe.trains):
+        if (name == "semantic" and own_speech) or (recipe.teacher and name in recipe.trains):
             continue
         state = part.state_dict()
         found = {key: theirs[f"{name}.{key}"] for key in state if f"{name}.{key}" in theirs}

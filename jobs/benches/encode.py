@@ -53,7 +53,8 @@ class Speed:
     model: str
     precision: str
     seconds: float  # of sound
-    took: float  # seconds, median of the rounds
+    first: float  # seconds of the first pass, when a GPU's libraries plan for every new shape of a batch
+    took: float  # seconds, median of the rounds after it
     times_real_time: float
     gflops: float  # 10^9 operations a second, of what the model asks for (padding not counted)
     share_of_peak: float
@@ -105,7 +106,8 @@ def measure(name: str, precision: str, clips: Sequence[Tensor], options: EncodeO
         for waveforms, num_samples in batches:
             model.encode(waveforms, num_samples)
 
-    note(f"warm-up, left out: {clock(encode_all, options.device)[1]:.2f} s")
+    first = clock(encode_all, options.device)[1]
+    note(f"warm-up, left out: {first:.2f} s")
     took = [clock(encode_all, options.device)[1] for _ in range(options.rounds)]
     median = statistics.median(took)
     gflops = count_flops(model) * seconds / median / 1e9
@@ -113,6 +115,7 @@ def measure(name: str, precision: str, clips: Sequence[Tensor], options: EncodeO
         name,
         precision,
         seconds,
+        first,
         median,
         seconds / median,
         gflops,

@@ -119,6 +119,7 @@ def parts(options: GpuOptions) -> list[Part]:
     few = (*codec, *rounds, *batch, "--limit", str(options.limit), "--max-seconds", str(LONGEST))
     peers = ("peers", *few, "--min-seconds", "0", "--against", "neucodec", "--threads", str(os.cpu_count() or 1))
     ragged = ("ragged", *codec, "--batches", str(options.batches), "--long-batches", str(options.batches // 20))
+    ragged += ("--minutes", "1")  # nearly every row alone is of a new shape, for which libraries plan anew
     no_peer = None if find_spec("neucodec") else "the neucodec package is not installed"
     no_gpu = None if options.device.startswith("cuda") else "this precision is a GPU's"
     kernel_seconds = str(max(1, round(options.batch_seconds)))

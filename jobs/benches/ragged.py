@@ -37,6 +37,7 @@ class RaggedOptions:
     longest: float = option("seconds of the longest clip; lengths between are log-uniform", 12.0)
     long_batches: int = option("more batches, each with two long clips and three of the others", 5)
     long_seconds: float = option("seconds of a long clip", 30.0)
+    minutes: float | None = option("begin no batch after so long; what has been done is judged", None)
     skip: int = option("leave out the first so many batches, which another process does", 0)
     seed: int = option("of all that is drawn by lot", 0)
     input: tuple[str, ...] = option("audio files, or folders of them; none: the sample that neutok ships", ())
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not clips:
             raise ValueError(f"no clip in {options.input}")
         batches = list(draw(clips, options))[options.skip :]
-        results = [check(name, load(name, options), batches) for name in options.model]
+        seconds = 60 * options.minutes if options.minutes else math.inf
+        results = [check(name, load(name, options), batches, seconds) for name in options.model]
     except ValueError as error:
         return usage_error("neutok bench ragged", error)
     print(f"{describe(options.device)}, weights {options.weights}, seed {options.seed}")
@@ -125,13 +127,18 @@ def cut(clips: Sequence[Clip], length: int, rng: np.random.Generator, place: str
     return Clip(f"{place}: {length} samples of {chosen[0].name}", sound[start : start + length])
 
 
-def check(name: str, model: NeuCodec, batches: Sequence[Sequence[Clip]]) -> Agreement:
-    """Encode every batch, and every row of it alone, once; and compare all of them."""
+def check(name: str, model: NeuCodec, batches: Sequence[Sequence[Clip]], seconds: float = math.inf) -> Agreement:
+    """Encode every batch that is begun in so many seconds, and every row of it alone, once; and compare all of them."""
     together: list[Tensor] = []
     alone: list[Tensor] = []
+    done: list[Clip] = []
     codes = differing = 0
     began = time.perf_counter()
     for number, batch in enumerate(batches, 1):
+        if done and time.perf_counter() - began > seconds:
+            note(f"{name}: {len(batches) - number + 1} of {len(batches)} batches are left out, for lack of time")
+            break
+        done += batch
         for row, clip in zip(encode_together(model, batch), batch, strict=True):
             together.append(row)
             alone.append(encode_together(model, [clip])[0])
@@ -141,7 +148,7 @@ def check(name: str, model: NeuCodec, batches: Sequence[Sequence[Clip]]) -> Agre
             f"{name}: {number} of {len(batches)} batches, {differing} of {codes} codes differ; "
             f"{time.perf_counter() - began:.0f} s so far"
         )
-    return agree(f"{name} in ragged batches and alone", model, [c for batch in batches for c in batch], together, alone)
+    return agree(f"{name} in ragged batches and alone", model, done, together, alone)
 
 
 if __name__ == "__main__":

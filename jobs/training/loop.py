@@ -32,10 +32,13 @@ class NotFiniteError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """Steps between two lines of the log, two validations, two checkpoints; and when to stop early."""
+    """Steps between two lines of the log, two validations, two checkpoints; and when to stop early.
+
+    The same on all ranks: at each of these they wait for one another.
+    """
 
     log: int = 50
-    validate: int = 1_000
+    validate: int | None = None  # never
     save: int = 1_000
     hours: float | None = None
     keep: int = 2
@@ -55,7 +58,7 @@ class Run:
     position: Position
     cadence: Cadence
     log: TrainingLog | None = None  # of rank 0
-    validate: Callable[[int], dict[str, float]] | None = None  # on rank 0: measure, keep samples, return means
+    validate: Callable[[int], dict[str, float]] | None = None  # of rank 0: measure, keep samples, return means
     say: Callable[[str], None] = print
     meter: "Meter" = field(init=False)
 
@@ -79,13 +82,15 @@ class Run:
             last = step == self.recipe.steps
             if step % self.cadence.log == 0 or last:
                 self.report(step)
-            if self.validate and (step % self.cadence.validate == 0 or last):
+            every = self.cadence.validate
+            judged = every is not None and (step % every == 0 or last)
+            if judged:
                 self.listen(step)
             # ranks must agree, and asking costs a round trip
             asked = step % 10 == 0 or self.ranks.world == 1
             late = self.cadence.hours is not None and time.monotonic() - began > self.cadence.hours * 3600
             stop = asked and self.ranks.any(late or stopping())
-            if last or stop or step % self.cadence.save == 0 or step % self.cadence.validate == 0:
+            if last or stop or judged or step % self.cadence.save == 0:
                 self.save(step)
             if stop:
                 break
@@ -116,7 +121,7 @@ class Run:
 
     def listen(self, step: int) -> None:
         """Validate on rank 0, and remember whether this is the best so far."""
-        if self.ranks.rank == 0:
+        if self.validate:
             means = self.validate(step)
             self.position = self.position.judged(step, means)
             if self.log:

@@ -19,7 +19,9 @@ class TrainOptions:
     mixture: tuple[str, ...] = option("share of each corpus, as CORPUS=WEIGHT; default: by its number of clips", ())
     split: tuple[str, ...] = option("only these splits", (), separator=",")
     language: tuple[str, ...] = option("only these languages", (), separator=",")
-    validation: tuple[str, ...] = option("clips to listen to while training, as --input; never trained on", ())
+    validation: tuple[str, ...] = option(
+        "clips to listen to while training, given as --input is; leave them out of that", ()
+    )
     validation_clips: int = option("how many of them", 16)
     start: str | None = option(
         "the codec that the recipe goes on with, begins with or learns from: a name like `nano`, weights, or `seeded` "

@@ -51,8 +51,7 @@ def set_up(options: TrainOptions, ranks: Ranks, say: Callable[[str], None] = pri
     models.judges.to(ranks.device)
     models.mel_loss.to(ranks.device)
     optimizers = build_optimizers(recipe, models)
-    frozen = module_hashes([(name, part) for name, part in generator.parts() if name not in recipe.trains])
-    position = Position(0, order.state(0), recipe.to_json(), frozen)
+    position = Position(0, order.state(0), recipe.to_json(), module_hashes(generator.frozen()))
     run = Run(
         output=options.output,
         recipe=recipe,
@@ -62,7 +61,13 @@ def set_up(options: TrainOptions, ranks: Ranks, say: Callable[[str], None] = pri
         models=models,
         optimizers=optimizers,
         position=position,
-        cadence=Cadence(options.log_every, options.validate_every, options.save_every, options.hours, options.keep),
+        cadence=Cadence(
+            log=options.log_every,
+            validate=options.validate_every if options.validation else None,
+            save=options.save_every,
+            hours=options.hours,
+            keep=options.keep,
+        ),
         say=say,
     )
     if path := checkpoints.find(options.output):

@@ -14,16 +14,14 @@ from typing import Any, BinaryIO
 from pipeline.indexing.labels import Labels, name_of
 from pipeline.sources import Corpus, Layout, id_of, text_lines
 
-SPLIT = re.compile(r"(?:^|/)(dev|test|train)[-._](clean|other)(?:[-._](100|360|500))?(?=[-._/]|$)")
+SPLIT = re.compile(r"(?:^|/)(dev|validation|test|train)[-._](clean|other)(?:[-._](100|360|500))?(?=[-._/]|$)")
 HUB_SPLIT = re.compile(r"(?:^|/)(clean|other)/(dev|validation|test|train)(?:[-._](100|360|500))?(?=[-._/]|$)")
 
 
 def split_of(path: str) -> str | None:
     """`test-clean`, however the archive, the folder or the Hub spells it."""
-    found = SPLIT.findall(path)
-    if not found:
-        found = [("dev" if split == "validation" else split, kind, n) for kind, split, n in HUB_SPLIT.findall(path)]
-    return "-".join(part for part in found[-1] if part) if found else None
+    found = SPLIT.findall(path) or [(split, kind, n) for kind, split, n in HUB_SPLIT.findall(path)]
+    return "-".join(part for part in found[-1] if part).replace("validation", "dev") if found else None
 
 
 class LibriSpeechLayout(Layout):

@@ -151,6 +151,8 @@ class Lane:
         said: dict[str, Any] = {"last": False}
         while not said["last"]:
             said = child.answer()
+            if "trouble" in said:
+                raise RuntimeError(said["trouble"])
             if "reason" in said:
                 self._put(chunk, Reject(file.utterance, said["reason"], said["message"]), 0, True)
                 return

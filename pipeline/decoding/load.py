@@ -59,10 +59,14 @@ class Refused(Exception):
         self.reason, self.message = reason, message
 
 
+class NoRoom(Exception):
+    """The disk of this machine is full: no fault of the clip's."""
+
+
 def load(data: bytes, limits: Limits) -> Iterator[Piece]:
     """The sound of one stored clip, at `limits.rate`. All of it has been decoded when the first piece appears.
 
-    Raises: Refused, before the first piece.
+    Raises: Refused, NoRoom, before the first piece.
     """
     if limits.split_seconds is not None:
         yield from _decode(data, lambda sound: _pieces(sound, limits.rate, limits.split_seconds))
@@ -122,7 +126,10 @@ def _pieces(sound: Sound, rate: int, split_seconds: float) -> Iterator[Piece]:
 
     def keep(part: np.ndarray, end: int) -> None:
         waveform = _finite(resample(np.ascontiguousarray(part), sound.rate, rate))
-        spool.write(waveform)
+        try:
+            spool.write(waveform)
+        except OSError as error:  # not to be taken for one of a decoder's
+            raise NoRoom(f"pieces of long clips cannot be kept in {tempfile.gettempdir()}: {error.strerror}") from error
         kept.append((start / sound.rate, end / sound.rate, len(waveform)))
 
     try:

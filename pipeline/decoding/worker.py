@@ -8,7 +8,7 @@ ended.
 
 A worker's request is u32 N, N times u64 size, then the bytes of N clips. Its answer is u32 length and that much JSON:
 {"reason", "message"}, or {"start", "end", "samples", "last"} and so many float32 samples; a clip that was cut has one
-answer per piece.
+answer per piece. {"trouble"} says what is wrong with this machine, and nothing of the clip.
 """
 
 import importlib
@@ -80,7 +80,7 @@ def answer(
     answers: io.FileIO, load: Callable[..., Iterator[Any]], data: bytes, limits: Any, clip_seconds: float
 ) -> None:
     """Decode one clip and send what came of it. A decoder that takes too long is ended by the kernel's alarm."""
-    from pipeline.decoding.load import Refused
+    from pipeline.decoding.load import NoRoom, Refused
 
     if limits.split_seconds is not None or limits.max_seconds > clip_seconds:  # hours of sound take their time
         clip_seconds += len(data) / SLOWEST_BYTES
@@ -93,6 +93,10 @@ def answer(
     except Refused as refused:
         signal.setitimer(signal.ITIMER_REAL, 0)
         send(answers, {"reason": refused.reason, "message": refused.message})
+        return
+    except NoRoom as trouble:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(answers, {"trouble": str(trouble)})
         return
     except Exception as error:
         signal.setitimer(signal.ITIMER_REAL, 0)

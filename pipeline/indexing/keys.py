@@ -27,7 +27,14 @@ def hash_keys(keys: pa.Array) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def repeated(hashes: np.ndarray) -> np.ndarray:
-    """The hashes that occur more than once, sorted."""
-    ordered = np.sort(hashes)
+def repeated(ordered: np.ndarray) -> np.ndarray:
+    """The hashes that occur more than once among sorted ones, sorted, once each."""
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def among(hashes: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """bool [N]: whether each of these hashes is one of those, which are sorted and many: nothing sorts them again."""
+    if not len(ordered):
+        return np.zeros(len(hashes), bool)
+    places = np.searchsorted(ordered, hashes)
+    return ordered[np.minimum(places, len(ordered) - 1)] == hashes

@@ -4,7 +4,7 @@ import json
 import math
 import sqlite3
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,12 @@ class LabelTable:
         elif line is not None and self.file:
             self.file.execute("UPDATE labels SET used = 1 WHERE id = ?", (clean(id),))
         return line
+
+    def ids(self) -> Iterator[str]:
+        """Of all lines, in no order; none may be added meanwhile."""
+        if self.file:
+            yield from (id for (id,) in self.file.execute("SELECT id FROM labels"))
+        yield from self.memory
 
     @property
     def count(self) -> int:

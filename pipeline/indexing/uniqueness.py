@@ -27,16 +27,16 @@ def resolve_keys(corpus: Corpus, files: Sequence[tuple[Source, str]]) -> None:
     """Make keys unique over all index files: those that collide all get 8 hex digits of their own source path.
 
     A clip met again under the same source path, or one of a corpus that lists a clip in several splits, is one clip:
-    the others become rejects. Memory: 8 bytes a clip; only suspects are compared as text.
+    the others become rejects. Memory: 16 bytes a clip; only suspects are compared as text.
     """
     hashes = [native_hashes(path) for _, path in files]
-    everything = np.concatenate(hashes)
-    suspects = keys.repeated(everything)
-    taken = np.sort(everything)
+    taken = np.concatenate(hashes)
+    taken.sort()
+    suspects = keys.repeated(taken)
     places: dict[str, list[Place]] = {}  # by key
     changed = {number for number, (_, path) in enumerate(files) if was_resolved(path)}
     for number, (source, path) in enumerate(files):
-        rows = np.flatnonzero(np.isin(hashes[number], suspects))
+        rows = np.flatnonzero(keys.among(hashes[number], suspects))
         if len(rows):
             changed.add(number)
             table = pq.read_table(storage.open_read(path), columns=["key", "base_key", "member", "offset", "split"])
@@ -54,7 +54,7 @@ def resolve_keys(corpus: Corpus, files: Sequence[tuple[Source, str]]) -> None:
 
 
 def decide(corpus: Corpus, key: str, met: Sequence[Place], taken: np.ndarray) -> list[tuple[int, int, str, str]]:
-    """(file, row, key, message): the key each gets, and why it is a duplicate, or ""."""
+    """(file, row, key, message): the key each gets, and why it is a duplicate, or ""; `taken` is sorted."""
     if corpus.same_clip:
         order = {split: rank for rank, split in enumerate(corpus.same_clip)}
         first = min(met, key=lambda place: (order.get(place.split or "", len(order)), place.file, place.row))
@@ -77,7 +77,7 @@ def distinct_keys(key: str, sources: Sequence[str], taken: np.ndarray) -> dict[s
     for digits in (8, 16, 32):
         longer = {source: keys.with_source(key, source, digits) for source in sources}
         found = keys.hash_keys(pa.array(list(longer.values())))
-        if len(set(longer.values())) == len(sources) and not np.isin(found, taken).any():
+        if len(set(longer.values())) == len(sources) and not keys.among(found, taken).any():
             return longer
     return {source: keys.with_source(key, source, 64) for source in sources}
 

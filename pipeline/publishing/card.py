@@ -9,6 +9,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline.publishing.card_header import (
+    MOST_CREDITS,
     CardFacts,
     Credit,
     config_names,
@@ -219,12 +220,27 @@ def licences(facts: CardFacts) -> str:
             lines.append(f"\n<{credit.url}>")
         own = facts.own_credits.get(corpus, [])
         lines += ["", *(f"- {plain(line)}" for line in own)] if own else []
+        lines += ["", where_all_credits_stand(facts)] if len(own) >= MOST_CREDITS else []
         if "@" in credit.citation:
             lines.append(f"\n```bibtex\n{credit.citation.strip()}\n```")
         elif credit.citation:
             lines.append(f"\n{credit.citation}")
         lines.append("")
     return "\n".join(lines)
+
+
+def where_all_credits_stand(facts: CardFacts) -> str:
+    """What to say below a list that ends at MOST_CREDITS."""
+    text = (
+        f"The list ends here, at {MOST_CREDITS:,}, and more credits than these may be owed: that of every row stands "
+        "in its column `extra`, as `attribution`."
+    )
+    if facts.plan.twin_configs:
+        text += (
+            " The configs named `neutts-…` lack this column: their rows are owed the credits of the rows of the same "
+            "`__key__` in the other configs."
+        )
+    return text
 
 
 def plain(text: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.publishing.publication import Plan
 from schemas.tokens import TOKEN_SCHEMA
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
+MOST_CREDITS = 1000  # of the rows' own, listed for one corpus: a card is for people to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class CardFacts:
     files: Sequence[PublishedFile]
     report: dict[str, Any]  # of pipeline.reporting.report: statistics of all rows, rejects
     credits: dict[str, Credit]
-    own_credits: dict[str, list[str]]  # attributions that the rows of a user's own corpus carry
+    own_credits: dict[str, list[str]]  # that the rows of a user's own corpus carry, at most MOST_CREDITS each
     plots: Sequence[str]
     weights: str | None  # what `codec.load` is given to decode, if not the published weights
 

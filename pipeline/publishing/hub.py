@@ -97,7 +97,8 @@ def push(
 ) -> int:
     """Bring a repository to exactly these files and tag it. Run again, it sends what is missing, or nothing.
 
-    Args: files: in the order of publication, data first. replace: delete what else lies in our folders.
+    Args: files: in the order of publication, data first. replace: delete what else lies in our folders, and overwrite
+    data of the same names; without it only a finished publication of these files is put right where it was changed.
     Returns: commits made. Raises: ValueError if the repository holds other data, or the tag marks other data;
     RuntimeError if a file is not there, whole, in the end.
     """
@@ -108,11 +109,12 @@ def push(
     there = repo.files()
     wanted = {file.path for file in files}
     strange = sorted(path for path in there if path.startswith(OURS) and path not in wanted)
-    if strange and not replace:
-        listed = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+    foreign = strange + other_data(there, files, folder)
+    if foreign and not replace:
+        listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
         raise ValueError(
-            f"{repo.repo_id} holds files that are not of this publication: {listed}; --replace deletes them, "
-            "or publish to another repository or --revision"
+            f"{repo.repo_id} holds files that are not of this publication: {listed}; --replace deletes them "
+            "or writes over them, or publish to another repository or --revision"
         )
     commits = 0
     if strange:
@@ -155,6 +157,16 @@ def commit_groups(files: Sequence[PublishedFile]) -> Iterable[tuple[str, Sequenc
 
 def data_of(files: Sequence[PublishedFile]) -> list[PublishedFile]:
     return [file for file in files if file.path.startswith("data/")]
+
+
+def other_data(there: dict[str, RepoFile], files: Sequence[PublishedFile], folder: Path) -> list[str]:
+    """Data there under names of ours that we did not send: other bytes, and beside them no manifest of ours.
+
+    Every commit is whole, so what a killed run of ours left has our bytes.
+    """
+    if _holds(there, [file for file in files if file.path == "manifest.json"], folder):
+        return []
+    return [file.path for file in data_of(files) if file.path in there and not same(there[file.path], file, folder)]
 
 
 def _holds(there: dict[str, RepoFile], files: Sequence[PublishedFile], folder: Path) -> bool:

@@ -65,8 +65,11 @@ BY_FOLDED = {license.id.lower(): license for license in LICENSES.values()}
 
 
 def find_license(id: str) -> License:
-    """The licence of an identifier, in any case; one that is not in the table knows its id alone."""
-    return BY_FOLDED.get(id.lower()) or License(id, "other", id, "")
+    """The licence of an identifier, in any case and with spaces for hyphens, as people write `CC BY 4.0`.
+
+    One that is not in the table knows its id alone.
+    """
+    return BY_FOLDED.get(re.sub(r"[\s_]+", "-", id.strip().lower())) or License(id, "other", id, "")
 
 
 def slug(id: str) -> str:

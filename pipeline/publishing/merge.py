@@ -57,11 +57,13 @@ def merge_one(target: Target, folder: Path, license: str | None, spec: CodecSpec
     if not all((folder / path).exists() for path in paths):
         write = _write_tar if target.path.endswith(webdataset.SUFFIX) else _write_parquet
         write(target, [str(folder / path) for path in paths], license, spec)
-    main = describe(folder, target.path, target.rows, target.group.config, target.group.split)
-    if not target.twin:
-        return [main]
-    rows = pq.read_metadata(folder / target.twin).num_rows
-    return [main, describe(folder, target.twin, rows, target.twin.split("/")[1], target.group.split)]
+    split = target.group.split
+    return [describe(folder, path, rows_in(folder / path, target), path.split("/")[1], split) for path in paths]
+
+
+def rows_in(file: Path, target: Target) -> int:
+    """Rows of a file that is there; a tar would have to be read to count them, and is taken at the plan's word."""
+    return target.rows if file.suffix == webdataset.SUFFIX else pq.read_metadata(file).num_rows
 
 
 def describe(folder: Path, path: str, rows: int = 0, config: str = "", split: str = "") -> PublishedFile:

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from pipeline import finding, storage
 from pipeline.publishing.hub import OURS
-from pipeline.publishing.merge import PublishedFile
+from pipeline.publishing.merge import PublishedFile, describe
 from pipeline.publishing.patience import Patience
+from pipeline.publishing.staging import PLAN, PROMISES
 
 
 def mirror(
@@ -22,28 +23,46 @@ def mirror(
 ) -> int:
     """Bring `target`, any path or URL fsspec knows, to exactly these files. Returns: files sent.
 
-    Raises: ValueError if other files lie in our folders there; RuntimeError if a file reads back as something else.
+    The plan goes first, as a marker: files of our names beside it were sent by this publication, and are put right
+    where they differ. Beside another marker, or none, they are somebody else's.
+    Raises: ValueError if files that are not of this publication lie there, unless `replace` gives them up;
+    RuntimeError if a file reads back as something else.
     """
     patience = patience or Patience()
     target = storage.plain(target)
+    marker = describe(folder, PLAN)
     wanted = {storage.join(target, file.path) for file in files}
-    ours = [path for name in OURS for path in finding.list_files(storage.join(target, name.rstrip("/")))]
-    strange = sorted(set(ours) - wanted)
-    if strange and not replace:
+    there = published_at(target)
+    strange = [path for path in there if path not in wanted]
+    foreign = strange if holds(storage.join(target, PLAN), marker) else there
+    if foreign and not replace:
         raise ValueError(
-            f"{target} holds files that are not of this publication, as {strange[0]}; --replace deletes them"
+            f"{target} holds files that are not of this publication, as {foreign[0]}; --replace deletes them, or name "
+            "another place"
         )
-    for path in strange:
-        storage.remove(path)
-    sent = 0
-    for file in files:
+    if foreign:
+        for path in [*(storage.join(target, name) for name in PROMISES), *strange]:
+            storage.remove(path)
+
+    def bring(file: PublishedFile) -> bool:
+        """Send a file that is not there yet; False if it is."""
         path = storage.join(target, file.path)
-        if not holds(path, file):
-            patience.keep_trying(lambda p=path, f=file: _send(folder, f, p), f"sending {file.path}", is_final, say=say)
-            sent += 1
-            say(f"sent {file.path}")
+        if holds(path, file):
+            return False
+        patience.keep_trying(lambda: _send(folder, file, path), f"sending {file.path}", is_final, say=say)
+        say(f"sent {file.path}")
+        return True
+
+    bring(marker)
+    sent = sum(bring(file) for file in files)
     say(f"verified {len(files)} files by hash")
     return sent
+
+
+def published_at(target: str) -> list[str]:
+    """The files there that bear names a publication gives, whoever wrote them."""
+    named = [path for name in PROMISES if storage.exists(path := storage.join(target, name))]
+    return named + [path for name in OURS for path in finding.list_files(storage.join(target, name.rstrip("/")))]
 
 
 def _send(folder: Path, file: PublishedFile, path: str) -> None:

@@ -129,7 +129,8 @@ def make_plan(
     """Scan the labels of every row and cut the groups into files of about `file_mb` million bytes, named `*suffix`.
 
     `license` stands in for rows that name none. `twins` asks for the files of three columns.
-    Raises: ValueError if a shard does not hold what its sidecar says, or if two rows share a key.
+    Raises: ValueError if a shard does not hold what its sidecar says, if two rows share a key, or if one config would
+    mix corpora, languages or licences.
     """
     plan = Plan(codec, sources, license)
     held: dict[Group, dict[str, Contents]] = {}
@@ -145,8 +146,9 @@ def make_plan(
             sizes[group] = sizes.get(group, 0.0) + stored * part.seconds / seconds
     if len(np.unique(np.frombuffer(keys, np.uint64))) < len(keys):
         raise ValueError("two rows have one __key__; were two outputs made from the same clips?")
-    counts = {group: number_of_files(sizes[group], file_mb * 1e6, rows_of(held[group])) for group in sorted(held)}
     plan.twin_configs = _twin_configs(held) if twins else {}
+    check_names(held, plan.twin_configs)
+    counts = {group: number_of_files(sizes[group], file_mb * 1e6, rows_of(held[group])) for group in sorted(held)}
     twin_of = {group: name for name, groups in plan.twin_configs.items() for group in groups}
     twin_totals: dict[tuple[str, str], int] = {}
     for group, name in sorted(twin_of.items()):
@@ -198,6 +200,22 @@ def group_of(labels: Labels, license: str | None) -> Group:
     id = find_license(own_license or license or "").id
     config = f"{_safe(corpus)}-{_safe(language or 'und')}-{slug(id)}"
     return Group(config, split_name(split), corpus, language or "und", id)
+
+
+def check_names(groups: Iterable[Group], twin_configs: dict[str, list[Group]]) -> None:
+    """Raises: ValueError if one config would hold rows of different labels, whose files could then bear one name."""
+    meant = [(g.config, f"corpus {g.corpus!r}, language {g.language!r}, licence {g.license!r}") for g in sorted(groups)]
+    for name, members in twin_configs.items():
+        meant += [(name, f"any corpus, language {g.language!r}, licence {g.license!r}") for g in members]
+    known: dict[str, str] = {}
+    for name, labels in meant:
+        other = known.setdefault(name.lower(), labels)  # some file systems take one case for the other
+        if other != labels:
+            raise ValueError(
+                f"the config {name} would mix {other} with {labels}; spell what is the same in one way, and what is "
+                "not with other letters or digits (capitals, spaces and signs do not count): change it where the rows "
+                "come from and make them again, or publish without one of the two"
+            )
 
 
 def _safe(name: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.publishing.card import write_card, write_manifest
-from pipeline.publishing.card_header import CardFacts, Credit
+from pipeline.publishing.card_header import MOST_CREDITS, CardFacts, Credit
 from pipeline.publishing.hub import OURS
 from pipeline.publishing.merge import PublishedFile, describe, merge, sweep
 from pipeline.publishing.publication import Plan
@@ -25,7 +25,7 @@ from schemas.manifest import ShardManifest
 from schemas.spec import CodecSpec
 
 PLAN, REPORT = ".plan.json", ".report.json"
-MOST_CREDITS = 1000
+PROMISES = ("manifest.json", "README.md")  # what promises the files: it comes after them, and goes before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def open_staging(folder: Path, plan_id: str, may_clear: bool) -> None:
 def clear(folder: Path) -> None:
     """Remove what a publication wrote, and nothing that lies beside it."""
     sweep(folder)
-    for name in ("manifest.json", "README.md", REPORT):  # what promises the files goes before them
+    for name in (*PROMISES, REPORT):
         (folder / name).unlink(missing_ok=True)
     for name in OURS:
         if (folder / name).exists():
@@ -82,7 +82,10 @@ def stage(
     workers: int = 2,
     say: Callable[[str], None] = print,
 ) -> Staged:
-    """Write what is not there yet. The same plan gives the same bytes, in one run or after many interrupted ones."""
+    """Write what is not there yet. The same plan gives the same bytes, in one run or after many interrupted ones.
+
+    Raises: ValueError if the files do not hold every row once.
+    """
     spec = CodecSpec.from_json(plan.codec)
     files: list[PublishedFile] = []
     kept = {target.path for target in plan.targets if (folder / target.path).exists()}
@@ -96,7 +99,10 @@ def stage(
     listed = sum(file.rows for file in files if file.config not in plan.twin_configs)
     expected = sum(source.info.num_records for source in plan.sources)
     if listed != expected:
-        raise RuntimeError(f"{expected} rows went in, {listed} came out")  # a broken promise of ours: nothing is sent
+        raise ValueError(
+            f"{expected} rows went in, {listed} came out: a file in {folder} is not what was written, and nothing is "
+            f"sent; remove {folder / 'data'} and publish again"
+        )
     report = read_report(plan, manifests, folder, say)
     digest = sha256("".join(f"{file.path} {file.sha256}\n" for file in files).encode()).hexdigest()
     tag = f"tokens-{digest[:12]}" if wording.tag is None else wording.tag
@@ -152,7 +158,7 @@ def read_report(
 
 
 def collect_credits(batch: pa.RecordBatch, found: dict[str, set[str]]) -> None:
-    """Attributions that rows of a user's own corpus carry in `extra`."""
+    """Attributions that rows of a user's own corpus carry in `extra`, the first MOST_CREDITS of each corpus."""
     for corpus, extra in zip(batch.column("corpus").to_pylist(), batch.column("extra").to_pylist(), strict=True):
         if '"attribution"' in extra:
             line = json.loads(extra).get("attribution")

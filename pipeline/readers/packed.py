@@ -129,12 +129,8 @@ class Packed:
     def fill(self) -> bool:
         """Unpack some more; False at the end of a whole file."""
         while not self.ready:
-            if self.unpacker.eof:
-                # several compressed files in a row are one; zeros or rubbish behind the last are passed over
-                rest = (self.unpacker.unused_data or b"").lstrip(b"\0") or self.raw.read(PACKED_BYTES).lstrip(b"\0")
-                if not any(rest.startswith(magic) for magic, kind in MAGICS.items() if kind == self.packing):
-                    return False
-                self.unpacker, self.packed = self.fresh(), rest
+            if self.unpacker.eof and not self.go_on():
+                return False
             if not self.packed and getattr(self.unpacker, "needs_input", True):
                 self.packed = self.raw.read(PACKED_BYTES)
                 if not self.packed:
@@ -145,6 +141,22 @@ class Packed:
                 # only the unpacker runs in here, so an OSError is bz2's way of saying the same
                 raise Damaged(f"the .{self.packing} stream is broken after {self.position} unpacked bytes") from error
             self.packed = getattr(self.unpacker, "unconsumed_tail", b"")  # bz2 and lzma keep theirs to themselves
+        return True
+
+    def go_on(self) -> bool:
+        """Begin the compressed file that follows, for several in a row are one. False if none does.
+
+        Zeros between and behind them are passed over, and rubbish behind the last. What tells them apart, the first
+        bytes, may lie in two pieces of the store's.
+        """
+        magic = next(magic for magic, kind in MAGICS.items() if kind == self.packing)
+        rest = (self.packed or self.unpacker.unused_data).lstrip(b"\0")
+        while len(rest) < len(magic) and (more := self.raw.read(PACKED_BYTES)):
+            rest = (rest + more).lstrip(b"\0")
+        self.packed = rest
+        if not rest.startswith(magic):
+            return False
+        self.unpacker = self.fresh()
         return True
 
     def seek(self, position: int) -> None:

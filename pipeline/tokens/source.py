@@ -27,6 +27,7 @@ class Source:
     rows: np.ndarray  # int64: those kept, rising
     packs: Packs | None
     dropped: dict[str, int]  # rows left out, by reason
+    template: str | None = None  # the hash of what turns rows into ids
 
     @cached_property
     def slots(self) -> Rows:
@@ -35,6 +36,7 @@ class Source:
         borders = packs.borders if packs else np.unique(np.searchsorted(self.rows, self.index.borders))
         planned = [self.rows] if packs is None else [packs.bounds, packs.row, packs.start, packs.count]
         contents = [hashlib.sha256(np.ascontiguousarray(part, "<i8")).hexdigest() for part in planned]
+        contents += [self.template] if self.template else []
         return Rows(self.name, digest(self.index.hash, *contents), borders)
 
     @property
@@ -102,7 +104,7 @@ def open_source(
             packs = cached_plan(index, rows, lengths, sequence_length, template, folder)
     if not len(rows):
         raise ValueError(f"no row of {name!r} is left to train on, of {len(index)}: {dropped}")
-    return Source(name, index, rows, packs, dropped)
+    return Source(name, index, rows, packs, dropped, template.hash if template else None)
 
 
 def template_lengths(index: TokenIndex, template: Template, folder: str) -> np.ndarray:

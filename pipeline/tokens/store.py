@@ -34,7 +34,8 @@ class BlockStore:
         if block.broken:
             return
         codes = pa.LargeListArray.from_arrays(block.bounds.astype(np.int64), block.codes)
-        table = block.labels.append_column("codes", codes)
+        labels = block.labels  # without columns, it has no rows that one could be appended to
+        table = pa.table([*labels.columns, codes], names=[*labels.column_names, "codes"])
 
         def write(file: BinaryIO) -> None:
             with pa.ipc.new_file(file, table.schema) as writer:
