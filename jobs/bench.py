@@ -15,6 +15,10 @@ BENCHES: dict[str, tuple[str, str]] = {
         "jobs.benches.peers",
         "encoding speed against the published packages, and whether codes agree",
     ),
+    "engine": (
+        "jobs.benches.engine",
+        "what the engine around a codec leaves of its speed and its codes",
+    ),
     "ragged": ("jobs.benches.ragged", "codes of random ragged batches against each clip's own"),
     "precision": ("jobs.benches.precision", "what a lower precision does to codes and sound, and what it gains"),
     "kernel": ("jobs.benches.kernel", "the fused activation: exactness, and its share of the device's copy bandwidth"),

@@ -98,6 +98,7 @@ def build_index(
         done = list(zip(tasks, run(refreshed, tasks), strict=True)) if all_of else list(first_clips(tasks))
         if not sum(listing.num_clips for _, listing in done):
             raise ValueError(nothing_left(corpus, sources, selection, [listing for _, listing in done]))
+        forget_others([task for task, _ in done])
         resolve_keys(CORPORA[corpus], [(task.source, task.path) for task, _ in done])
         return cut(corpus, done, unit_bytes)
 
@@ -110,6 +111,15 @@ def build_index(
                     "changed since, or the selection or unit size is another; restore them, or give another --output"
                 )
     return listed(tasks)
+
+
+def forget_others(tasks: Sequence[Task]) -> None:
+    """Remove what a listing of another selection has left in the folder: its clips would be missed in the output."""
+    names = {f"{task.slug}.parquet" for task in tasks}
+    for path in finding.list_files(storage.join(tasks[0].folder, "index")):
+        name = path.rpartition("/")[2]
+        if name.endswith(".parquet") and name not in names:
+            storage.remove(path)
 
 
 def begun_with(folder: str) -> str | None:

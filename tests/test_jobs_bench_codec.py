@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 
 from codec.weights import save
 from jobs.bench import main
-from jobs.benches import gpu, ragged
+from jobs.benches import engine, gpu, ragged
+from jobs.parity import OUT_OF_BOUND
 from jobs.parity_clips import RATE, Clip, load_clips, write_prepared
 from tests.codec_toys import small
 
@@ -114,7 +116,7 @@ def test_the_bench_of_a_gpu_runs_whole_with_torch_alone(weights, clips, tmp_path
     parts = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]
     left_out = {name for name, part in parts.items() if part["verdict"] == "left out"}
     gpu_alone = {f"encode distill-neucodec {precision}" for precision in ("tf32", "bfloat16+compiled")}
-    assert left_out == {"peers distill-neucodec", *gpu_alone} and len(parts) == 8
+    assert left_out == {"peers distill-neucodec", "engine distill-neucodec", *gpu_alone} and len(parts) == 9
     assert all(part["verdict"] == "done" and part["result"] for name, part in parts.items() if name not in left_out)
 
 
@@ -139,6 +141,23 @@ def test_encoding_speed_is_told_by_part(weights, clips, tmp_path):
         assert set(speed["parts"]) == {"fbank", "acoustic", "semantic", "adapter", "fuse", "rest"}
         assert sum(speed["parts"].values()) == pytest.approx(1)
         assert speed["times_real_time"] > 0 and speed["padding"] < 0.05 < 1 - speed["parts"]["rest"]
+
+
+def test_the_engine_is_compared_with_the_codec_alone(weights, clips, tmp_path, monkeypatch):
+    command = ["engine", "--model", "neucodec", "--weights", weights["neucodec"], "--input", clips, "--rounds", "1"]
+    command += ["--total-seconds", "5", "--batch-seconds", "2"]
+    assert main([*command, "--json", str(tmp_path / "result.json")]) == 0
+    (share,) = json.loads((tmp_path / "result.json").read_text())["shares"]
+    assert share["agreement"]["differing"] == 0 and share["agreement"]["codes"] >= 5 * 50
+    assert share["share"] == pytest.approx(share["codec_took"] / share["engine_took"])
+
+    encode = engine.encode
+
+    def mixed_up(*given):  # as a buffer that is used again too early would make them
+        return [replace(row, codes=row.codes[:, ::-1].copy()) for row in encode(*given)]
+
+    monkeypatch.setattr(engine, "encode", mixed_up)
+    assert main(command) == OUT_OF_BOUND
 
 
 def test_the_whole_path_is_compared_with_the_codec_alone(weights, tmp_path):

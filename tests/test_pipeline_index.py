@@ -45,6 +45,7 @@ def test_collisions_are_undone_when_their_cause_goes(tmp_path):
     alone = index_of(tmp_path, [tmp_path / "one.tar"])
     both = index_of(tmp_path, [tmp_path / "one.tar", tmp_path / "two.tar"])
     again = index_of(tmp_path, [tmp_path / "one.tar"])
+    assert [path.name for path in (tmp_path / "out" / "index").iterdir()] == ["one.parquet"], "nor is two's left"
     fresh = index_of(tmp_path, [tmp_path / "one.tar", tmp_path / "two.tar"], out="fresh")
     assert alone == again and alone.hash != both.hash == fresh.hash
     assert keys_of(alone) == ["folder_k_wav"]

@@ -29,10 +29,16 @@ def build(compiler: str) -> Path:
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = [source.read_text() for source in (*SOURCES, *HEADERS)]
-    flags = (*FLAGS, *OPENMP) if _has_openmp(compiler) else FLAGS
-    identity = "\n".join((*sources, version, *flags, platform.machine(), _processor()))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neutok"
-    target = folder / f"layers-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+
+    def named(flags: Sequence[str]) -> Path:
+        identity = "\n".join((*sources, version, *flags, platform.machine(), _processor()))
+        return folder / f"layers-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+
+    flags = (*FLAGS, *OPENMP)
+    target = named(flags)
+    if not target.exists() and not _has_openmp(compiler):
+        flags, target = FLAGS, named(FLAGS)
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:

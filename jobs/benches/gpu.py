@@ -121,6 +121,8 @@ def parts(options: GpuOptions) -> list[Part]:
     ragged = ("ragged", *codec, "--batches", str(options.batches), "--long-batches", str(options.batches // 20))
     ragged += ("--minutes", "1")  # nearly every row alone is of a new shape, for which libraries plan anew
     no_peer = None if find_spec("neucodec") else "the neucodec package is not installed"
+    no_arrow = None if find_spec("pyarrow") else "the engine gives rows of Arrow's, which is not installed"
+    engine = ("engine", *codec, *rounds, *batch, "--total-seconds", str(options.total_seconds))
     no_gpu = None if options.device.startswith("cuda") else "this precision is a GPU's"
     kernel_seconds = str(max(1, round(options.batch_seconds)))
 
@@ -133,6 +135,10 @@ def parts(options: GpuOptions) -> list[Part]:
         *(encoding(name, precision, 60) for precision in PRECISIONS for name in options.model),
         *(
             Part(f"peers {name}", 120, (*peers, "--model", name, "--precision", "float32,bfloat16"), no_peer)
+            for name in options.model
+        ),
+        *(
+            Part(f"engine {name}", 60, (*engine, "--model", name, "--precision", "bfloat16"), no_arrow)
             for name in options.model
         ),
         *(Part(f"ragged {name}", 90, (*ragged, "--model", name)) for name in options.model),
