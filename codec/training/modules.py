@@ -12,6 +12,8 @@ from torch.nn.utils import parametrize
 from codec.neucodec import NeuCodec
 from codec.nn.adapter import SemanticAdapter
 
+TEACHER = "teacher"  # among the hashes of what is frozen; no module of the codec is called so
+
 
 class SemanticHead(nn.Module):
     """Tells the semantic features from the quantized ones: training only, dropped from what is shipped.
@@ -98,7 +100,7 @@ class Generator(nn.Module):
     def frozen(self) -> list[tuple[str, nn.Module]]:
         """What a run must not change, nor be given otherwise when it goes on; the teacher is one such module."""
         frozen = [(name, part) for name, part in self.parts() if name not in self.trains]
-        return frozen + ([("teacher", self.teacher)] if self.teacher is not None else [])
+        return frozen + ([(TEACHER, self.teacher)] if self.teacher is not None else [])
 
     def train(self, mode: bool = True) -> "Generator":
         """Dropout acts only where something learns; what is frozen always computes as it does in use."""

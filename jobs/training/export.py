@@ -5,6 +5,7 @@ import torch
 from codec import weights
 from codec.config import CodecConfig
 from codec.neucodec import NeuCodec
+from codec.training.modules import TEACHER
 from codec.training.start import folded, norm_weights
 from codec.training.step import module_hashes
 from jobs.training import checkpoints
@@ -33,8 +34,9 @@ def codec_at(path: str, start: str | None) -> tuple[NeuCodec, Position]:
     tensors, position = checkpoints.load(path)
     recipe = position.recipe
     codec = NeuCodec(CodecConfig.from_json(recipe["codec"]), recipe["name"])
-    if position.frozen:
-        _take_frozen(codec, position, start)
+    frozen = {name: known for name, known in position.frozen.items() if name != TEACHER}
+    if frozen:
+        _take_frozen(codec, frozen, recipe["starts_from"], start)
     norm_weights(codec, tuple(recipe["trains"]))
     prefix = "generator/codec."
     learned = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -50,18 +52,17 @@ def codec_at(path: str, start: str | None) -> tuple[NeuCodec, Position]:
     return folded(codec), position
 
 
-def _take_frozen(codec: NeuCodec, position: Position, start: str | None) -> None:
-    """What the run kept as it was given. Raises: ValueError if that is not what `start` holds."""
-    names = ", ".join(position.frozen)
-    source = position.recipe["starts_from"]
+def _take_frozen(codec: NeuCodec, frozen: dict[str, str], source: str, start: str | None) -> None:
+    """What the run kept as it was given: modules, by their hashes. Raises: ValueError if `start` does not hold them."""
+    names = ", ".join(frozen)
     if start is None:
         raise ValueError(f"the run kept {names} of {source} frozen and did not save it; give the run's --start")
     base = weights.load_codec(source, weights=start)
-    for name in position.frozen:
+    for name in frozen:
         ours, theirs = codec.get_submodule(name).state_dict(), base.state_dict()
         for key in ours:
             found = theirs.get(f"{name}.{key}")
             if found is not None and found.shape == ours[key].shape:
                 ours[key].copy_(found)
-    if module_hashes([(name, codec.get_submodule(name)) for name in position.frozen]) != position.frozen:
+    if module_hashes([(name, codec.get_submodule(name)) for name in frozen]) != frozen:
         raise ValueError(f"{start} does not hold the {names} that this run began with; give the run's own --start")
