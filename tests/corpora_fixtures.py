@@ -16,6 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
+from pipeline.index import Index
+from pipeline.stream import read_unit
+from schemas.audio import Utterance
+
+
+def utterances(index: Index) -> dict[str, Utterance]:
+    """What is known of every clip of an index, rejects among them, by key."""
+    return {item.utterance.id: item.utterance for unit in index.units for item in read_unit(unit)}
+
 
 @dataclass
 class Built:

@@ -51,3 +51,15 @@ def test_success_ends_a_row_of_failures():
     assert backlog.in_a_row == 2
     backlog.done(C)
     assert backlog.in_a_row == 0
+
+
+def test_one_source_that_fails_does_not_end_the_others():
+    bad = [WorkUnit(f"bad{number}", "folder", "bad.tar", "index", 0, 1, 1) for number in range(40)]
+    backlog = Backlog([*bad, A], 2)
+    for _ in bad:
+        assert not backlog.is_hopeless(25)
+        unit = backlog.take(True)
+        assert unit.source == "bad.tar" and backlog.failed(unit, "no such thing")
+        backlog.give_back(unit)
+    assert not backlog.is_hopeless(25), "another is still to be tried"
+    assert backlog.failed(backlog.take(True), "nor this") and backlog.is_hopeless(25)

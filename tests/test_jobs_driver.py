@@ -15,7 +15,6 @@ from ray.exceptions import RayError
 
 import jobs.driver
 import jobs.feeding
-from jobs.backlog import Backlog
 from jobs.benches.cluster import private_ray
 from jobs.causes import cause
 from jobs.cluster import Stop
@@ -152,20 +151,6 @@ def test_an_actor_whose_gpu_is_lost_is_started_anew():
     (failure,) = driver.backlog.given_up
     assert (failure.unit.name, failure.attempts) == ("sick", 2) and "illegal memory access" in failure.error
     assert any("has lost its GPU and is started anew" in line for line in driver.log.said)
-
-
-def test_one_source_that_fails_does_not_end_the_others():
-    wrong = [f"wrong{number}@bad.tar" for number in range(40)]
-    names = [unit(*name.split("@")) for name in wrong]
-    assert all(each.source == "bad.tar" for each in names)
-    backlog = Backlog([*names, unit("fine")], attempts=2)
-    for _ in names:
-        assert not backlog.is_hopeless(25)
-        failed = backlog.take(True)
-        assert backlog.failed(failed, "no such thing")
-        backlog.give_back(failed)
-    assert not backlog.is_hopeless(25), "another is still to be tried"
-    assert backlog.failed(backlog.take(True), "nor this") and backlog.is_hopeless(25)
 
 
 def test_archives_are_fed_in_order_and_walked_again_for_what_was_lost():

@@ -27,7 +27,7 @@ from codec.nn.linear import Linear
 from jobs.benches.machine import clock, describe, machine, synchronize
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
-from jobs.parity_clips import RATE, load_clips
+from jobs.parity_clips import RATE, Clip, load_clips
 from pipeline.batch import plan, usual_batch_seconds
 
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # of the product that tells the device's peak
@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(EncodeOptions, argv, "neutok bench encode", __doc__.splitlines()[0])
         if options.threads:
             torch.set_num_threads(options.threads)
-        clips = [clip.waveform for clip in load_clips(options.input, options.max_seconds)]
+        clips = list(load_clips(options.input, options.max_seconds))
         if not clips:
             raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
-        clips = repeat(clips, options.total_seconds)
+        clips = [clip.waveform for clip in repeat(clips, options.total_seconds)]
         speeds = [measure(name, precision, clips, options) for name in options.model for precision in options.precision]
     except ValueError as error:
         return usage_error("neutok bench encode", error)
@@ -81,15 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return COMPLETE
 
 
-def repeat(clips: list[Tensor], total_seconds: float | None) -> list[Tensor]:
+def repeat(clips: list[Clip], total_seconds: float | None) -> list[Clip]:
     """The clips again and again until they last `total_seconds`."""
     if total_seconds is None:
         return clips
-    chosen: list[Tensor] = []
+    chosen: list[Clip] = []
     left = total_seconds * RATE
     while left > 0:
         chosen.append(clips[len(chosen) % len(clips)])
-        left -= len(chosen[-1])
+        left -= len(chosen[-1].waveform)
     return chosen
 
 

@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         clips = list(load_clips(options.input, options.max_seconds))
         if not clips:
             raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
+        clips = repeat(clips, options.total_seconds)
         shares = [measure(name, clips, options) for name in options.model]
     except ValueError as error:
         return usage_error(PROG, error)
@@ -90,8 +91,6 @@ def measure(name: str, clips: Sequence[Clip], options: EngineOptions) -> Share:
     model = codec.load(name, options.device, options.weights, options.precision)
     if not isinstance(model, NeuCodec):
         raise ValueError(f"{name} has no latents to judge codes by")
-    owners = {id(clip.waveform): clip for clip in clips}
-    clips = [owners[id(waveform)] for waveform in repeat([c.waveform for c in clips], options.total_seconds)]
     batches, order = make_batches([clip.waveform for clip in clips], options.batch_seconds, options.device)
     size = options.batch_seconds or usual_batch_seconds(options.device)
     segments = [
