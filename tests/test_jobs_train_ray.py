@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from ray.train import WorkerGroupError
 
@@ -18,6 +19,12 @@ from tests.training_toys import voice, wav
 ROOT = Path(__file__).parents[1]
 FLAGS = ("--recipe", "nano", "--steps", "3", "--crop-seconds", "0.2", "--batch-size", "2", "--adversarial-after", "1")
 FLAGS += ("--peak-rate", "1e-5", "--device", "cpu", "--workers", "0", "--log-every", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def leave_no_ray():
+    yield
+    ray.shutdown()
 
 
 def test_two_ray_workers_give_the_weights_of_one_process(tmp_path, monkeypatch):

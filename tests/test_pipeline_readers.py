@@ -1,11 +1,17 @@
-"""Packed byte streams: what several compressed files in a row hold, wherever reading cuts them."""
+"""What readers ask of a store and make of its bytes: packed streams in a row, tables of one large row group."""
 
 import bz2
 import gzip
+import io
 import lzma
+import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline import storage
+from pipeline.readers import parquet
 from pipeline.readers.packed import Packed
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -51,3 +57,23 @@ def test_rubbish_behind_the_last_stream_is_passed_over(packing):
         assert unpacked(packing, whole, rubbish) == FIRST
         assert unpacked(packing, whole + rubbish[:1], rubbish[1:]) == FIRST
     assert unpacked(packing, whole, b"rubbish", whole) == FIRST
+
+
+class Counting(io.FileIO):
+    """A file that remembers the most that was asked of it at once."""
+
+    most = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        Counting.most = max(Counting.most, len(data))
+        return data
+
+
+def test_a_row_group_is_read_piece_by_piece(tmp_path, monkeypatch):
+    clips = [os.urandom(100_000) for _ in range(100)]
+    table = pa.table({"audio": [{"bytes": data, "path": None} for data in clips]})
+    pq.write_table(table, path := tmp_path / "one.parquet", row_group_size=100, write_batch_size=4)
+    monkeypatch.setattr(storage, "open_read", lambda path: Counting(path))
+    assert [data for _, data, _, _ in parquet.read(str(path), range(100))] == clips
+    assert 0 < Counting.most <= 2 * parquet.BUFFER_BYTES

@@ -16,6 +16,7 @@ BROKEN = (pa.ArrowException, OSError, ValueError, MemoryError, UnicodeError)
 USUAL_NAMES = ("audio", "wav", "mp3", "flac", "opus", "ogg", "speech", "sound", "bytes", "audio_bytes")
 LISTED_ROWS = 4096  # label rows held at a time
 READ_ROWS = 16  # clips held at a time
+BUFFER_BYTES = 1 << 20  # read at a time, so that a row group of ten gigabytes of sound is not held as a whole
 MAX_BROKEN_ROWS = 100_000  # of one row group; a footer that claims more is not believed
 
 
@@ -23,7 +24,7 @@ def open_table(path: str) -> pq.ParquetFile:
     """Raises: Damaged if it is no Parquet file; FileNotFoundError and what a remote store raises."""
     file = storage.open_read(path)  # what the store has to say comes before what Arrow thinks of the bytes
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except BROKEN as error:
         file.close()
         if not is_ours(error):
