@@ -5,7 +5,6 @@
 Needs tests/requirements-oracles.txt. NeuCodec and its oracle together take about 7 GB of memory.
 """
 
-import itertools
 import json
 import math
 import random
@@ -26,7 +25,7 @@ from codec.fsq import FSQ
 from codec.neucodec import NeuCodec
 from codec.precision import DEFINITION, computing
 from jobs.options import COMPLETE, WRONG, option, parse, usage_error
-from jobs.parity_clips import Clip, load_clips
+from jobs.parity_clips import Clip, first_clips
 
 if TYPE_CHECKING:
     from jobs.parity_oracles import Oracle
@@ -85,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(ParityOptions, argv, "neutok parity", __doc__.splitlines()[0])
         if missing := [package for package in options.against if find_spec(package) is None]:
             raise ValueError(f"not installed: {', '.join(missing)}; pip install -r tests/requirements-oracles.txt")
-        clips = list(itertools.islice(load_clips(options.input, options.max_seconds), options.limit))
-        if not clips:
-            raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
+        clips = first_clips(options.input, options.max_seconds, options.limit)
         ours = codec.load(options.model, weights=options.weights)
     except WRONG as error:
         return usage_error("neutok parity", error)

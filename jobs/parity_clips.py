@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -46,6 +47,14 @@ def load_clips(inputs: Sequence[str], max_seconds: float) -> Iterator[Clip]:
         for clip in clips:
             if HOP <= len(clip.waveform) <= max_seconds * RATE:
                 yield clip
+
+
+def first_clips(inputs: Sequence[str], max_seconds: float, limit: int | None = None) -> list[Clip]:
+    """The first so many of them, or all. Raises: ValueError if there are none."""
+    clips = list(islice(load_clips(inputs, max_seconds), limit))
+    if not clips:
+        raise ValueError(f"no clip of at most {max_seconds} s in {inputs}")
+    return clips
 
 
 def decode(path: Path, max_seconds: float) -> Iterator[Clip]:

@@ -27,7 +27,7 @@ from codec.nn.linear import Linear
 from jobs.benches.machine import clock, describe, machine, synchronize
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
-from jobs.parity_clips import RATE, Clip, load_clips
+from jobs.parity_clips import RATE, Clip, first_clips
 from pipeline.batch import plan, usual_batch_seconds
 
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # of the product that tells the device's peak
@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(EncodeOptions, argv, "neutok bench encode", __doc__.splitlines()[0])
         if options.threads:
             torch.set_num_threads(options.threads)
-        clips = list(load_clips(options.input, options.max_seconds))
-        if not clips:
-            raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
-        clips = [clip.waveform for clip in repeat(clips, options.total_seconds)]
-        speeds = [measure(name, precision, clips, options) for name in options.model for precision in options.precision]
+        clips = repeat(first_clips(options.input, options.max_seconds), options.total_seconds)
+        waveforms = [clip.waveform for clip in clips]
+        speeds = [
+            measure(name, precision, waveforms, options) for name in options.model for precision in options.precision
+        ]
     except ValueError as error:
         return usage_error("neutok bench encode", error)
     print(table(speeds, options))

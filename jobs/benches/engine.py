@@ -24,7 +24,7 @@ from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import OUT_OF_BOUND, Agreement, agree, note
 from jobs.parity import table as agreement_table
-from jobs.parity_clips import RATE, Clip, load_clips
+from jobs.parity_clips import RATE, Clip, first_clips
 from pipeline.batch import usual_batch_seconds, windows
 from pipeline.encode import encode
 from schemas.audio import AudioSegment, Utterance
@@ -62,10 +62,7 @@ class Share:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(EngineOptions, argv, PROG, __doc__.splitlines()[0])
-        clips = list(load_clips(options.input, options.max_seconds))
-        if not clips:
-            raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
-        clips = repeat(clips, options.total_seconds)
+        clips = repeat(first_clips(options.input, options.max_seconds), options.total_seconds)
         shares = [measure(name, clips, options) for name in options.model]
     except ValueError as error:
         return usage_error(PROG, error)

@@ -29,7 +29,7 @@ from jobs.benches.encode import make_batches
 from jobs.benches.machine import clock, describe, machine
 from jobs.options import COMPLETE, option, parse, usage_error
 from jobs.parity import note
-from jobs.parity_clips import Clip, load_clips
+from jobs.parity_clips import Clip, first_clips
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(PrecisionOptions, argv, "neutok bench precision", __doc__.splitlines()[0])
         if options.threads:
             torch.set_num_threads(options.threads)
-        clips = list(load_clips(options.input, options.max_seconds))[: options.limit]
-        if not clips:
-            raise ValueError(f"no clip of at most {options.max_seconds} s in {options.input}")
+        clips = first_clips(options.input, options.max_seconds, options.limit)
         changes = [change for name in options.model for change in measure(name, clips, options)]
     except ValueError as error:
         return usage_error("neutok bench precision", error)
